@@ -1,1 +1,27 @@
+//! What every service of Tidings does alike: settings, log, metrics, health, start and graceful stop.
+//!
+//! A service is a function from a [`Context`] to its end, run by [`start::run`]; what it serves is its own.
 
+mod admin;
+mod boot_id;
+mod conditions;
+mod config;
+mod context;
+mod logging;
+mod metrics;
+mod nats_connection;
+mod process;
+mod secret;
+pub mod start;
+mod stop;
+mod tasks;
+
+pub use boot_id::BootId;
+pub use conditions::{Condition, ConditionState, Conditions};
+pub use config::{CommonConfig, seconds};
+pub use context::Context;
+pub use logging::{LogFormat, install as install_log};
+pub use nats_connection::{NatsConnection, NatsSettings, NatsState};
+pub use secret::Secret;
+pub use stop::{EXIT_CODE_AT_ONCE, EXIT_WITH_STDIN};
+pub use tasks::Tasks;

@@ -1,0 +1,53 @@
+//! What a running service has at hand.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::boot_id::BootId;
+use crate::conditions::{Condition, Conditions};
+use crate::nats_connection::{NatsConnection, NatsSettings};
+use crate::tasks::Tasks;
+
+/// Handed to a service by [`start::run`](crate::start::run). Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The kind of service, such as `gateway`.
+    pub service: &'static str,
+    /// This run of this process.
+    pub boot_id: BootId,
+    /// The connection that everything may use. It stays connected while the service drains.
+    pub nats: NatsConnection,
+    /// For further connections of one's own, by [`Context::connect_nats`].
+    pub nats_settings: NatsSettings,
+    /// JetStream on `nats`.
+    pub jetstream: async_nats::jetstream::Context,
+    /// Cancelled at the first request to stop. From then on the service is not ready; it finishes what it has in
+    /// hand and returns within `drain_timeout`.
+    pub stopping: CancellationToken,
+    /// How long the stop may take.
+    pub drain_timeout: Duration,
+    /// What must hold for the service to be ready.
+    pub conditions: Conditions,
+    /// The tasks that are awaited at the end.
+    pub tasks: Tasks,
+}
+
+impl Context {
+    /// Adds a condition for being ready; it does not hold until it is set.
+    pub fn require(&self, name: &'static str) -> Condition {
+        self.conditions.require(name)
+    }
+
+    /// Ready: all conditions hold and nobody asked to stop.
+    pub fn is_ready(&self) -> bool {
+        !self.stopping.is_cancelled() && self.conditions.hold()
+    }
+
+    /// Another connection to the same servers, named `<service>-<boot id>-<purpose>`; see
+    /// [`NatsConnection::connect`].
+    pub async fn connect_nats(&self, purpose: &str) -> anyhow::Result<NatsConnection> {
+        let name = format!("{}-{}-{purpose}", self.service, self.boot_id);
+        NatsConnection::connect(&self.nats_settings, &name).await
+    }
+}

@@ -1,0 +1,393 @@
+//! A connection to NATS that says how it is: connected since when, how often, and whether messages were lost.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use async_nats::{ConnectOptions, Event, ServerAddr};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::config::CommonConfig;
+use crate::secret::Secret;
+
+/// A server that does not answer is given up after this; another of the cluster is tried.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A dead connection is noticed after two to three of these, well below the 10 s in which another takes over.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// A request without an answer fails after this: above an election of JetStream would be too long for a caller.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between tries to connect at most this passes, full jitter: all gateways lose the same server at once.
+const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
+/// How often the counters of the connection are compared with the events, of which a flood may drop some.
+const COUNTERS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Where NATS is and how to log in there.
+#[derive(Clone, Debug)]
+pub struct NatsSettings {
+    servers: Vec<Server>,
+    login: Option<Login>,
+    credentials_file: Option<PathBuf>,
+}
+
+/// One server, without credentials, so that it may be printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Server(ServerAddr);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Login {
+    Password { user: String, password: Secret },
+    Token(Secret),
+}
+
+/// How a connection is. A reader that must not miss anything compares `connects` and `slow_consumers` with what
+/// it saw before.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct NatsState {
+    /// Whether there is a connection now.
+    pub connected: bool,
+    /// Since when `connected` is what it is.
+    pub since: Instant,
+    /// How often a connection was made, the first one included. Higher than before: core NATS messages may have
+    /// been lost in between.
+    pub connects: u64,
+    /// How many messages were dropped because a subscription of this process was full.
+    pub slow_consumers: u64,
+}
+
+/// A connection that comes back by itself. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct NatsConnection {
+    client: async_nats::Client,
+    state: watch::Receiver<NatsState>,
+}
+
+impl NatsSettings {
+    /// Reads the URLs and looks whether the credentials file is there. Errors never contain a password.
+    pub fn new(config: &CommonConfig) -> anyhow::Result<Self> {
+        let mut settings = Self::parse(config.nats_url()?.expose())?;
+        if let Some(path) = &config.nats_credentials_file {
+            std::fs::metadata(path)
+                .with_context(|| format!("--nats-credentials-file: cannot read {}", path.display()))?;
+            settings.credentials_file = Some(path.clone());
+        }
+        Ok(settings)
+    }
+
+    /// Settings from URLs separated by commas.
+    pub fn parse(urls: &str) -> anyhow::Result<Self> {
+        let mut servers = Vec::new();
+        let mut login = None;
+        for (number, text) in urls.split(',').enumerate() {
+            let text = text.trim();
+            let address: ServerAddr = text
+                .parse()
+                .with_context(|| format!("--nats-url: URL number {} cannot be read", number + 1))?;
+            let mut url = address.into_inner();
+            if url.host_str().is_none_or(str::is_empty) {
+                bail!("--nats-url: URL number {} has no host", number + 1);
+            }
+            login = login.or_else(|| Login::of(&url));
+            // Only `cannot-be-a-base` URLs refuse this, and those have no host.
+            url.set_username("")
+                .and_then(|()| url.set_password(None))
+                .expect("a URL with a host has a user");
+            servers.push(Server(ServerAddr::from_url(url)?));
+        }
+        Ok(Self {
+            servers,
+            login,
+            credentials_file: None,
+        })
+    }
+
+    async fn options(&self, name: &str) -> anyhow::Result<ConnectOptions> {
+        let options = match &self.login {
+            Some(Login::Password { user, password }) => {
+                ConnectOptions::with_user_and_password(user.clone(), password.expose().to_owned())
+            }
+            Some(Login::Token(token)) => ConnectOptions::with_token(token.expose().to_owned()),
+            None => ConnectOptions::new(),
+        };
+        let options = match &self.credentials_file {
+            Some(path) => options
+                .credentials_file(path)
+                .await
+                .with_context(|| format!("--nats-credentials-file: cannot read {}", path.display()))?,
+            None => options,
+        };
+        Ok(options
+            .name(name)
+            .connection_timeout(CONNECT_TIMEOUT)
+            .ping_interval(PING_INTERVAL)
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .reconnect_delay_callback(reconnect_delay))
+    }
+}
+
+impl Login {
+    fn of(url: &url::Url) -> Option<Self> {
+        let decode = |text: &str| {
+            percent_encoding::percent_decode_str(text)
+                .decode_utf8_lossy()
+                .into_owned()
+        };
+        match (url.username(), url.password()) {
+            ("", _) => None,
+            (user, Some(password)) => Some(Self::Password {
+                user: decode(user),
+                password: Secret::new(decode(password)),
+            }),
+            (token, None) => Some(Self::Token(Secret::new(decode(token)))),
+        }
+    }
+}
+
+impl NatsConnection {
+    /// Connects once; fails where no server can be reached or the login is refused. Later losses are repaired by
+    /// the connection itself. `name` is what operators see in `nats server report connections`.
+    pub async fn connect(settings: &NatsSettings, name: &str) -> anyhow::Result<Self> {
+        let (sender, state) = watch::channel(NatsState {
+            connected: false,
+            since: Instant::now(),
+            connects: 0,
+            slow_consumers: 0,
+        });
+        let events = sender.clone();
+        let addresses: Vec<ServerAddr> = settings.servers.iter().map(|server| server.0.clone()).collect();
+        let client = settings
+            .options(name)
+            .await?
+            .event_callback(move |event| {
+                apply(&events, &event);
+                std::future::ready(())
+            })
+            .connect(addresses)
+            .await
+            .with_context(|| format!("cannot connect to NATS at {}", settings.describe()))?;
+        tokio::spawn(watch_counters(client.clone(), sender));
+        let mut connection = Self { client, state };
+        connection
+            .state
+            .wait_for(|state| state.connected)
+            .await
+            .context("the connection was closed")?;
+        Ok(connection)
+    }
+
+    /// Connects, however long it takes, with back-off; each failure is logged. Ends when the future `given_up`
+    /// ends, with `None`, or when the settings themselves are wrong.
+    pub async fn connect_with_retries(
+        settings: &NatsSettings,
+        name: &str,
+        given_up: impl Future<Output = ()>,
+    ) -> Option<Self> {
+        let connect = async {
+            for attempt in 1.. {
+                match Self::connect(settings, name).await {
+                    Ok(connection) => return connection,
+                    Err(error) => tracing::warn!(attempt, "{error:#}; trying again"),
+                }
+                tokio::time::sleep(reconnect_delay(attempt)).await;
+            }
+            unreachable!("there are more attempts than seconds")
+        };
+        tokio::select! {
+            connection = connect => Some(connection),
+            () = given_up => None,
+        }
+    }
+
+    /// The client, for publishing, requests and subscriptions.
+    pub fn client(&self) -> &async_nats::Client {
+        &self.client
+    }
+
+    /// A JetStream context on this connection.
+    pub fn jetstream(&self) -> async_nats::jetstream::Context {
+        async_nats::jetstream::new(self.client.clone())
+    }
+
+    /// How the connection is, now and at each change.
+    pub fn state(&self) -> watch::Receiver<NatsState> {
+        self.state.clone()
+    }
+
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        self.state.borrow().connected
+    }
+}
+
+impl NatsSettings {
+    /// The servers, without credentials.
+    pub fn describe(&self) -> String {
+        let addresses: Vec<String> = self
+            .servers
+            .iter()
+            .map(|server| server.0.clone().into_inner().to_string())
+            .collect();
+        addresses.join(",")
+    }
+}
+
+/// Full jitter below a bound that doubles from 100 ms.
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doublings = u32::try_from(attempts.saturating_sub(1))
+        .unwrap_or(u32::MAX)
+        .min(10);
+    let bound = (Duration::from_millis(100) * 2_u32.pow(doublings)).min(RECONNECT_DELAY_MAX);
+    bound.mul_f64(rand::random())
+}
+
+fn apply(state: &watch::Sender<NatsState>, event: &Event) {
+    match event {
+        Event::Connected => connected(state, None),
+        Event::Disconnected | Event::Closed => disconnected(state),
+        Event::SlowConsumer(subscription) => {
+            metrics::counter!("tidings_nats_slow_consumer_messages_total").increment(1);
+            tracing::debug!(subscription, "a subscription is full: a message was dropped");
+            state.send_modify(|state| state.slow_consumers += 1);
+        }
+        Event::LameDuckMode => tracing::info!("the NATS server is about to stop; another one is looked for"),
+        Event::Draining => tracing::debug!("the NATS connection is draining"),
+        Event::ServerError(error) => tracing::warn!(%error, "the NATS server reported an error"),
+        Event::ClientError(error) => tracing::warn!(%error, "the NATS client reported an error"),
+    }
+}
+
+/// `connects` is the connection's own count, or `None` where the event itself is counted.
+fn connected(state: &watch::Sender<NatsState>, connects: Option<u64>) {
+    let changed = state.send_if_modified(|state| {
+        let connects = connects.unwrap_or(state.connects + 1);
+        if state.connected && state.connects >= connects {
+            return false;
+        }
+        *state = NatsState {
+            connected: true,
+            since: Instant::now(),
+            connects,
+            ..*state
+        };
+        true
+    });
+    if changed {
+        metrics::counter!("tidings_nats_connects_total").increment(1);
+        metrics::gauge!("tidings_nats_connected").set(1);
+        tracing::info!(nats.connects = state.borrow().connects, "connected to NATS");
+    }
+}
+
+fn disconnected(state: &watch::Sender<NatsState>) {
+    let changed = state.send_if_modified(|state| {
+        let changed = state.connected;
+        if changed {
+            *state = NatsState {
+                connected: false,
+                since: Instant::now(),
+                ..*state
+            };
+        }
+        changed
+    });
+    if changed {
+        metrics::gauge!("tidings_nats_connected").set(0);
+        tracing::warn!("lost the connection to NATS; connecting again");
+    }
+}
+
+/// `async-nats` drops events when 128 of them wait, which a flood of slow-consumer events can cause; its counters
+/// are exact.
+async fn watch_counters(client: async_nats::Client, state: watch::Sender<NatsState>) {
+    let mut interval = tokio::time::interval(COUNTERS_INTERVAL);
+    let mut connects_before = 0;
+    loop {
+        tokio::select! {
+            _ = interval.tick() => {}
+            () = state.closed() => return,
+        }
+        let connects = client.statistics().connects.load(Ordering::Relaxed);
+        // An event that is only late is not lost: both looks, half a second apart, must agree.
+        if connects == connects_before && connects > state.borrow().connects {
+            connected(&state, Some(connects));
+        }
+        connects_before = connects;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(urls: &str) -> (String, Option<Login>) {
+        let settings = NatsSettings::parse(urls).expect("the URLs are valid");
+        (settings.describe(), settings.login)
+    }
+
+    #[test]
+    fn urls_and_logins_are_read() {
+        assert_eq!(parse("nats://127.0.0.1:4222").1, None);
+        let (servers, login) = parse("nats://us%40er:p%2Fw@a:1, tls://b:2,c");
+        assert_eq!(servers, "nats://a:1,tls://b:2,nats://c");
+        let password = Secret::new("p/w");
+        assert_eq!(
+            login,
+            Some(Login::Password {
+                user: "us@er".to_owned(),
+                password
+            })
+        );
+        assert_eq!(
+            parse("nats://s3cret@a").1,
+            Some(Login::Token(Secret::new("s3cret")))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_without_the_password() {
+        for wrong in [
+            "",
+            "a,,b",
+            "http://user:hunter2@a",
+            "nats://user:hunter2@:4222",
+            "nats://user:hunter2@a:99999",
+        ] {
+            let error = format!("{:#}", NatsSettings::parse(wrong).expect_err(wrong));
+            assert!(
+                error.contains("--nats-url") && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn delays_are_jittered_and_bounded() {
+        let delays: Vec<Duration> = (0..1000).map(|_| reconnect_delay(50)).collect();
+        assert!(delays.iter().all(|delay| *delay <= RECONNECT_DELAY_MAX));
+        assert!(delays.iter().max() > delays.iter().min());
+        assert!(reconnect_delay(1) <= Duration::from_millis(100));
+    }
+
+    #[test]
+    fn events_and_counters_make_one_count() {
+        let (sender, state) = watch::channel(NatsState {
+            connected: false,
+            since: Instant::now(),
+            connects: 0,
+            slow_consumers: 0,
+        });
+        apply(&sender, &Event::Connected);
+        connected(&sender, Some(1));
+        assert_eq!((state.borrow().connected, state.borrow().connects), (true, 1));
+        apply(&sender, &Event::Disconnected);
+        assert!(!state.borrow().connected);
+        apply(&sender, &Event::Connected);
+        apply(&sender, &Event::SlowConsumer(7));
+        assert_eq!((state.borrow().connects, state.borrow().slow_consumers), (2, 1));
+        // Both the loss and the return were dropped in a flood.
+        connected(&sender, Some(3));
+        assert_eq!(state.borrow().connects, 3);
+    }
+}

@@ -1,0 +1,206 @@
+//! The way every service starts and stops.
+//!
+//! Start: log, crypto provider, metrics, admin port, NATS (however long it takes), then the service. Stop: not
+//! ready, the service drains, its tasks end, the connection is flushed; all within the drain timeout.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::admin::Admin;
+use crate::boot_id::BootId;
+use crate::conditions::Conditions;
+use crate::config::CommonConfig;
+use crate::context::Context;
+use crate::logging;
+use crate::metrics::Metrics;
+use crate::nats_connection::{NatsConnection, NatsSettings};
+use crate::stop::{EXIT_CODE_AT_ONCE, StopRequests};
+use crate::tasks::Tasks;
+
+/// How often histograms are sorted into their buckets.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// What a blocking call may still take once everything else has ended.
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The last flush to NATS, where the drain left time for it or not.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Runs a service to its end. The future that `service` returns runs until `context.stopping` and drains then; an
+/// error of it stops the process with a failure.
+///
+/// The exit code is 0 after a stop that was asked for and done in time, 1 after a failure or a drain that took too
+/// long; a second request to stop ends the process at once with [`EXIT_CODE_AT_ONCE`].
+pub fn run<F, Fut>(name: &'static str, config: &CommonConfig, service: F) -> ExitCode
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    if let Err(error) = logging::install(config.log_format, &config.log) {
+        // There is no log to say it in.
+        eprintln!("tidings {name}: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    install_crypto_provider();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(start(name, config, service));
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
+    match result {
+        Ok(()) => {
+            tracing::info!(service = name, "stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            tracing::error!(service = name, "stopped: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Makes `ring` the provider of every TLS connection of this process. To be called first thing in every process
+/// that does not go through [`run`]: where two providers are compiled in, rustls panics at its first use otherwise.
+pub fn install_crypto_provider() {
+    // An error says that one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+async fn start<F, Fut>(name: &'static str, config: &CommonConfig, service: F) -> anyhow::Result<()>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let boot_id = BootId::random();
+    let stopping = CancellationToken::new();
+    let conditions = Conditions::default();
+    let nats_condition = conditions.require("nats");
+    let stop_requests = StopRequests::new().context("cannot listen for signals")?;
+    tokio::spawn(obey(stop_requests, stopping.clone(), config.drain_timeout));
+
+    let nats_settings = NatsSettings::new(config)?;
+    let metrics = Metrics::install(name)?;
+    tokio::spawn(upkeep(metrics.clone()));
+    let admin = Admin {
+        service: name,
+        boot_id,
+        conditions: conditions.clone(),
+        stopping: stopping.clone(),
+        metrics,
+    };
+    let admin_address = admin.serve(config.admin_listen).await?;
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!(service = name, boot.id = %boot_id, version, admin.address = %admin_address, "starting");
+
+    let nats_name = format!("{name}-{boot_id}");
+    let asked_to_stop = stopping.clone().cancelled_owned();
+    let Some(nats) = NatsConnection::connect_with_retries(&nats_settings, &nats_name, asked_to_stop).await
+    else {
+        return Ok(());
+    };
+    tokio::spawn(watch_connection(nats.clone(), nats_condition));
+
+    let tasks = Tasks::new(stopping.clone());
+    let context = Context {
+        service: name,
+        boot_id,
+        jetstream: nats.jetstream(),
+        nats: nats.clone(),
+        nats_settings,
+        stopping: stopping.clone(),
+        drain_timeout: config.drain_timeout,
+        conditions,
+        tasks: tasks.clone(),
+    };
+    let result = drain(service(context), &tasks, &stopping, config.drain_timeout).await;
+    // What the tasks published last is on its way before the process ends.
+    let flushed = tokio::time::timeout(FLUSH_TIMEOUT, nats.client().flush()).await;
+    if !matches!(flushed, Ok(Ok(()))) {
+        tracing::warn!("the last messages to NATS were not flushed");
+    }
+    result
+}
+
+/// Runs the service, then waits for its tasks, both no longer than `timeout` after the first request to stop.
+async fn drain(
+    service: impl Future<Output = anyhow::Result<()>>,
+    tasks: &Tasks,
+    stopping: &CancellationToken,
+    timeout: Duration,
+) -> anyhow::Result<()> {
+    let work = async {
+        let result = service.await;
+        // A service that returns by itself takes its tasks along.
+        stopping.cancel();
+        tasks.finished().await;
+        result
+    };
+    let deadline = async {
+        stopping.cancelled().await;
+        tokio::time::sleep(timeout).await;
+    };
+    let result = tokio::select! {
+        result = work => result,
+        () = deadline => {
+            let remaining = tasks.remaining();
+            Err(anyhow::anyhow!("not drained after {} s, {remaining} tasks are left", timeout.as_secs_f64()))
+        }
+    };
+    match (result, tasks.failure()) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Some(failure)) => Err(anyhow::anyhow!(failure)),
+        (Ok(()), None) => Ok(()),
+    }
+}
+
+/// The first request begins the stop, the second one ends the process.
+async fn obey(mut requests: StopRequests, stopping: CancellationToken, drain_timeout: Duration) {
+    let cause = requests.next().await;
+    tracing::info!(
+        cause,
+        drain.seconds = drain_timeout.as_secs_f64(),
+        "asked to stop: draining"
+    );
+    stopping.cancel();
+    let cause = requests.next().await;
+    tracing::warn!(cause, "asked to stop again: stopping at once");
+    std::process::exit(EXIT_CODE_AT_ONCE);
+}
+
+async fn upkeep(metrics: Metrics) {
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        metrics.upkeep();
+    }
+}
+
+/// Keeps the condition `nats` at what the connection says.
+async fn watch_connection(nats: NatsConnection, condition: crate::conditions::Condition) {
+    let mut state = nats.state();
+    loop {
+        let (connected, since) = {
+            let state = state.borrow_and_update();
+            (state.connected, state.since)
+        };
+        if connected {
+            condition.holds();
+        } else {
+            tracing::debug!(
+                seconds = (Instant::now() - since).as_secs_f64(),
+                "NATS is not connected"
+            );
+            condition.fails("not connected");
+        }
+        if state.changed().await.is_err() {
+            return;
+        }
+    }
+}
