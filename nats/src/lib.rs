@@ -1,1 +1,52 @@
+//! The contract on the bus: subjects, streams, consumers, the formats of what travels, and the few JetStream
+//! calls that the services share.
+//!
+//! Definitions of streams and consumers are JSON files in `nats/definitions/`, which the `nats` command reads
+//! too. JetStream's words mean JetStream's things here.
 
+mod api;
+mod delivery;
+mod direct_get;
+mod durable;
+mod event;
+mod headers;
+mod invalidation;
+mod live;
+mod publish;
+mod session_key;
+pub mod setup;
+mod shard;
+mod subject;
+mod wire;
+
+pub use api::{ApiError, Bus};
+pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
+pub use direct_get::{DirectGetError, StoredMessage};
+pub use durable::{DurableInfo, durable_config};
+pub use event::{ChatUpdate, Entry, Event, Lost, Message};
+pub use headers::{
+    CHAT as HEADER_CHAT, FROM as HEADER_FROM, KIND as HEADER_KIND, REASON as HEADER_REASON, event_headers,
+};
+pub use invalidation::Invalidation;
+pub use live::{Beacon, LiveMessage, Notice, Recipient};
+pub use publish::{Accepted, PublishError};
+pub use session_key::SessionKey;
+pub use shard::{Partition, Shard, Topology};
+pub use subject::{
+    FIRST, Inbox, chat_subject, dead_letter_subject, escape_user, fanout_consumer, inbox_stream,
+    inbox_subject, invalidation_subject, live_subject, lost_subject, unescape_user,
+};
+pub use wire::{FORMAT, WireError};
+
+/// Stream of accepted events.
+pub const CHATS: &str = "CHATS";
+/// Stream of invalidations.
+pub const INVALIDATIONS: &str = "INVALIDATIONS";
+/// Stream of events that cannot be processed.
+pub const DEAD_LETTERS: &str = "DEAD_LETTERS";
+/// Bucket of connected clients.
+pub const SESSIONS: &str = "SESSIONS";
+/// Bucket of living processes.
+pub const INSTANCES: &str = "INSTANCES";
+/// Priority group of the fan-out consumers.
+pub const FANOUT_GROUP: &str = "fanout";

@@ -21,6 +21,7 @@ pub(crate) fn leaving_out<T>(encode: impl FnOnce() -> T) -> T {
 }
 
 /// `skip_serializing_if` of an optional field.
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
 pub(crate) fn none<T>(value: &Option<T>) -> bool {
     value.is_none() && LEAVES_OUT.get()
 }

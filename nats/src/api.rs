@@ -1,0 +1,172 @@
+//! A NATS connection, and the JetStream requests that need more control than the client library gives: own
+//! time limits, error codes as numbers, `no_erase`.
+
+use std::time::Duration;
+
+use async_nats::client::RequestErrorKind;
+use async_nats::connection::State;
+use async_nats::{Client, Request};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Error code of a consumer that does not exist.
+pub(crate) const CONSUMER_NOT_FOUND: u16 = 10014;
+/// Error code of a message that does not exist.
+const MESSAGE_NOT_FOUND: u16 = 10037;
+/// Error code of deleting a sequence that holds nothing.
+const SEQUENCE_NOT_FOUND: u16 = 10043;
+
+/// Why a request to JetStream did not do its work.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum ApiError {
+    /// JetStream said no.
+    #[error("{description} ({code})")]
+    Refused {
+        /// The server's `err_code`.
+        code: u16,
+        /// The server's sentence.
+        description: String,
+    },
+    /// No answer in time: it may have been done.
+    #[error("no answer in time")]
+    Timeout,
+    /// Nobody listens: no such stream, or no leader.
+    #[error("nobody listens on {0}")]
+    NoResponders(String),
+    /// No connection; nothing was sent.
+    #[error("not connected")]
+    Disconnected,
+    /// An answer that this build does not understand.
+    #[error("answer not understood: {0}")]
+    Malformed(String),
+}
+
+impl ApiError {
+    /// The server's error code, if it answered.
+    pub const fn code(&self) -> Option<u16> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// Whether the thing asked for does not exist, or no longer.
+    pub const fn not_found(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(CONSUMER_NOT_FOUND | MESSAGE_NOT_FOUND | SEQUENCE_NOT_FOUND)
+        )
+    }
+}
+
+/// A NATS connection with JetStream. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    client: Client,
+    jetstream: async_nats::jetstream::Context,
+}
+
+impl Bus {
+    /// Around a connection.
+    pub fn new(client: Client) -> Self {
+        let jetstream = async_nats::jetstream::new(client.clone());
+        Self { client, jetstream }
+    }
+
+    /// The connection.
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The client library's JetStream.
+    pub const fn jetstream(&self) -> &async_nats::jetstream::Context {
+        &self.jetstream
+    }
+
+    /// Whether the connection is up now.
+    pub fn connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// A request to `$JS.API.<subject>` with a JSON body.
+    pub async fn api<T: DeserializeOwned>(
+        &self,
+        subject: &str,
+        body: &(impl Serialize + Sync),
+        timeout: Duration,
+    ) -> Result<T, ApiError> {
+        let payload = serde_json::to_vec(body).expect("API bodies have string keys");
+        let payload = self
+            .raw(format!("$JS.API.{subject}"), payload.into(), timeout)
+            .await?;
+        answer(&payload)
+    }
+
+    /// Deletes a stored message without erasing its bytes. One that is gone already is deleted.
+    pub async fn delete_message(
+        &self,
+        stream: &str,
+        sequence: u64,
+        timeout: Duration,
+    ) -> Result<(), ApiError> {
+        #[derive(Serialize)]
+        struct Body {
+            seq: u64,
+            no_erase: bool,
+        }
+        let body = Body {
+            seq: sequence,
+            no_erase: true,
+        };
+        let subject = format!("STREAM.MSG.DELETE.{stream}");
+        match self.api::<serde::de::IgnoredAny>(&subject, &body, timeout).await {
+            Err(error) if !error.not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn raw(&self, subject: String, payload: Bytes, timeout: Duration) -> Result<Bytes, ApiError> {
+        if !self.connected() {
+            return Err(ApiError::Disconnected);
+        }
+        let request = Request::new().payload(payload).timeout(Some(timeout));
+        match self.client.send_request(subject.clone(), request).await {
+            Ok(message) => Ok(message.payload),
+            Err(error) => Err(request_error(error.kind(), subject)),
+        }
+    }
+}
+
+/// What a failed request means here.
+pub(crate) fn request_error(kind: RequestErrorKind, subject: String) -> ApiError {
+    match kind {
+        RequestErrorKind::NoResponders => ApiError::NoResponders(subject),
+        RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
+            ApiError::Malformed(format!("{kind}: {subject}"))
+        }
+        RequestErrorKind::TimedOut | RequestErrorKind::Other => ApiError::Timeout,
+    }
+}
+
+/// Reads JetStream's answer, or the error in it.
+pub(crate) fn answer<T: DeserializeOwned>(payload: &[u8]) -> Result<T, ApiError> {
+    #[derive(Deserialize)]
+    struct Failure {
+        error: Detail,
+    }
+    #[derive(Deserialize)]
+    struct Detail {
+        #[serde(default)]
+        err_code: u16,
+        #[serde(default)]
+        description: String,
+    }
+    if let Ok(Failure { error }) = serde_json::from_slice(payload) {
+        return Err(ApiError::Refused {
+            code: error.err_code,
+            description: error.description,
+        });
+    }
+    serde_json::from_slice(payload).map_err(|error| ApiError::Malformed(error.to_string()))
+}

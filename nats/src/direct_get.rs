@@ -1,0 +1,175 @@
+//! Direct Get (ADR-31 of NATS): reading stored messages without a consumer. Any replica answers, so what is
+//! read may be behind, but never has a hole before its end.
+
+use std::time::Duration;
+
+use async_nats::{Message, Request};
+use bytes::Bytes;
+use futures::StreamExt;
+use serde::Serialize;
+
+use crate::api::{ApiError, Bus, request_error};
+
+/// The most subjects that one `multi_last` may name; the server's bound.
+const MULTI_LAST_MAX: usize = 1024;
+
+/// A message as a stream stores it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// On which subject.
+    pub subject: String,
+    /// Its stream sequence.
+    pub sequence: u64,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+/// Why a read did not finish.
+pub type DirectGetError = ApiError;
+
+#[derive(Serialize)]
+struct Batch<'a> {
+    seq: u64,
+    batch: u32,
+    max_bytes: u32,
+    next_by_subj: &'a str,
+}
+
+#[derive(Serialize)]
+struct MultiLast<'a> {
+    multi_last: &'a [String],
+    batch: usize,
+}
+
+impl Bus {
+    /// The messages of one subject from a sequence on, in order, at most `batch` and about `max_bytes`. The
+    /// flag says that there are more.
+    pub async fn next_by_subject(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        batch: u32,
+        max_bytes: u32,
+        timeout: Duration,
+    ) -> Result<(Vec<StoredMessage>, bool), DirectGetError> {
+        let body = Batch {
+            seq: from,
+            batch,
+            max_bytes,
+            next_by_subj: subject,
+        };
+        self.direct_get_many(stream, &body, timeout).await
+    }
+
+    /// The last message of each subject that has one.
+    pub async fn last_by_subjects(
+        &self,
+        stream: &str,
+        subjects: &[String],
+        timeout: Duration,
+    ) -> Result<Vec<StoredMessage>, DirectGetError> {
+        let mut last = Vec::new();
+        for subjects in subjects.chunks(MULTI_LAST_MAX) {
+            let body = MultiLast {
+                multi_last: subjects,
+                batch: subjects.len(),
+            };
+            last.extend(self.direct_get_many(stream, &body, timeout).await?.0);
+        }
+        Ok(last)
+    }
+
+    /// The last message of one subject.
+    pub async fn last_by_subject(
+        &self,
+        stream: &str,
+        subject: &str,
+        timeout: Duration,
+    ) -> Result<Option<StoredMessage>, DirectGetError> {
+        let api = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
+        let request = Request::new().payload(Bytes::new()).timeout(Some(timeout));
+        let message = self
+            .client()
+            .send_request(api.clone(), request)
+            .await
+            .map_err(|error| request_error(error.kind(), api))?;
+        match message.status.map(|status| status.as_u16()) {
+            Some(404) => Ok(None),
+            Some(code) => Err(ApiError::Refused {
+                code,
+                description: message.description.unwrap_or_default(),
+            }),
+            None => stored(message).map(Some),
+        }
+    }
+
+    async fn direct_get_many(
+        &self,
+        stream: &str,
+        body: &(impl Serialize + Sync),
+        timeout: Duration,
+    ) -> Result<(Vec<StoredMessage>, bool), DirectGetError> {
+        if !self.connected() {
+            return Err(ApiError::Disconnected);
+        }
+        let api = format!("$JS.API.DIRECT.GET.{stream}");
+        let payload = serde_json::to_vec(body).expect("API bodies have string keys");
+        let reply = self.client().new_inbox();
+        let mut replies = self
+            .client()
+            .subscribe(reply.clone())
+            .await
+            .map_err(|_| ApiError::Disconnected)?;
+        self.client()
+            .publish_with_reply(api.clone(), reply, payload.into())
+            .await
+            .map_err(|_| ApiError::Disconnected)?;
+        let mut messages = Vec::new();
+        let deadline = tokio::time::Instant::now() + timeout;
+        loop {
+            let message = match tokio::time::timeout_at(deadline, replies.next()).await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Err(ApiError::Disconnected),
+                Err(_) => return Err(ApiError::Timeout),
+            };
+            match message.status.map(|status| status.as_u16()) {
+                None => messages.push(stored(message)?),
+                // EOB: the batch is complete; the header says how many wait behind it.
+                Some(204) => {
+                    let pending = header(&message, "Nats-Num-Pending").and_then(|n| n.parse::<u64>().ok());
+                    return Ok((messages, pending.is_some_and(|pending| pending > 0)));
+                }
+                Some(404) => return Ok((messages, false)),
+                Some(503) => return Err(ApiError::NoResponders(api)),
+                Some(code) => {
+                    let description = message.description.unwrap_or_default();
+                    return Err(ApiError::Refused { code, description });
+                }
+            }
+        }
+    }
+}
+
+fn header<'a>(message: &'a Message, name: &'static str) -> Option<&'a str> {
+    message
+        .headers
+        .as_ref()?
+        .get(name)
+        .map(async_nats::HeaderValue::as_str)
+}
+
+fn stored(message: Message) -> Result<StoredMessage, ApiError> {
+    let malformed = |name| ApiError::Malformed(format!("a stored message without {name}"));
+    let subject = header(&message, "Nats-Subject")
+        .ok_or_else(|| malformed("Nats-Subject"))?
+        .to_owned();
+    let sequence = header(&message, "Nats-Sequence")
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| malformed("Nats-Sequence"))?;
+    Ok(StoredMessage {
+        subject,
+        sequence,
+        payload: message.payload,
+    })
+}

@@ -1,0 +1,24 @@
+//! Text headers beside the binary payload, so that the `nats` command shows what a message is.
+
+use async_nats::HeaderMap;
+
+use crate::event::Event;
+
+/// `message` or `chatUpdate`.
+pub const KIND: &str = "Tidings-Kind";
+/// The chat.
+pub const CHAT: &str = "Tidings-Chat";
+/// The user who did it.
+pub const FROM: &str = "Tidings-From";
+/// Why an event is a dead letter.
+pub const REASON: &str = "Tidings-Reason";
+
+/// The headers of an event, with its deduplication id.
+pub fn event_headers(event: &Event, message_id: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(async_nats::header::NATS_MESSAGE_ID, message_id);
+    headers.insert(KIND, event.kind());
+    headers.insert(CHAT, event.chat_id().to_string());
+    headers.insert(FROM, event.from().as_str());
+    headers
+}

@@ -1,0 +1,364 @@
+//! Creating, upgrading and checking streams and consumers. `tidings setup` applies; services only compare.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::api::{ApiError, Bus};
+use crate::shard::Topology;
+use crate::subject::{fanout_consumer, inbox_stream};
+
+/// For one request: creating a replicated stream waits for an election.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Error code of a stream that does not exist.
+const STREAM_NOT_FOUND: u16 = 10059;
+
+/// What a system is set up with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetupOptions {
+    /// Copies of every stream: 1, or 3 on three nodes.
+    pub replicas: u8,
+    /// Into how many parts chats and inboxes are cut. Fixed at the first setup; later setups keep it.
+    pub topology: Topology,
+}
+
+impl Default for SetupOptions {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            topology: Topology::default(),
+        }
+    }
+}
+
+/// One difference between what is and what should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// `stream CHATS`, `consumer CHATS/fanout-03`.
+    pub what: String,
+    /// `create`, or the fields that differ.
+    pub how: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.how)
+    }
+}
+
+/// Why a system cannot be set up or used.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// A request failed.
+    #[error("{what}: {error}")]
+    Api {
+        /// What was asked for.
+        what: String,
+        /// Why not.
+        error: ApiError,
+    },
+    /// A service found something else than it needs.
+    #[error("streams are not as this version needs them ({0}); run `tidings setup`")]
+    Mismatch(String),
+}
+
+/// Brings streams and consumers to what this version needs, or with `dry_run` only says what it would do.
+pub async fn apply(bus: &Bus, options: &SetupOptions, dry_run: bool) -> Result<Vec<Change>, SetupError> {
+    let options = SetupOptions {
+        topology: existing(bus).await?.unwrap_or(options.topology),
+        ..options.clone()
+    };
+    let mut changes = Vec::new();
+    for stream in streams(&options) {
+        changes.extend(apply_stream(bus, &stream, dry_run).await?);
+    }
+    for consumer in consumers(&options) {
+        changes.extend(apply_consumer(bus, &consumer, dry_run).await?);
+    }
+    Ok(changes)
+}
+
+/// The topology of a system that is set up as this version needs it. Looks at CHATS alone unless something is
+/// wrong: a service must start fast, and setup has looked at everything.
+pub async fn check(bus: &Bus) -> Result<Topology, SetupError> {
+    let mismatch = |what: &str| SetupError::Mismatch(what.to_owned());
+    let topology = existing(bus).await?.ok_or_else(|| mismatch("no stream CHATS"))?;
+    let options = SetupOptions {
+        topology,
+        ..SetupOptions::default()
+    };
+    for mut stream in streams(&options) {
+        // How many copies and bytes is the operator's choice; a service runs with any.
+        let name = name(&stream);
+        if matches!(
+            name.as_str(),
+            "CHATS" | "INVALIDATIONS" | "DEAD_LETTERS" | "KV_SESSIONS" | "KV_INSTANCES"
+        ) {
+            let object = stream.as_object_mut().expect("definitions are objects");
+            object.retain(|key, _| !matches!(key.as_str(), "num_replicas" | "max_bytes" | "description"));
+            match info(bus, &format!("STREAM.INFO.{name}")).await? {
+                Some(actual) => {
+                    let fields = differences(&stream, &actual);
+                    if !fields.is_empty() {
+                        return Err(mismatch(&format!("stream {name}: {}", fields.join(", "))));
+                    }
+                }
+                None => return Err(mismatch(&format!("no stream {name}"))),
+            }
+        }
+    }
+    Ok(topology)
+}
+
+/// The topology written into CHATS, if there is one.
+async fn existing(bus: &Bus) -> Result<Option<Topology>, SetupError> {
+    let Some(config) = info(bus, "STREAM.INFO.CHATS").await? else {
+        return Ok(None);
+    };
+    let number = |key: &str| {
+        config["metadata"][key]
+            .as_str()
+            .and_then(|text| text.parse::<u16>().ok())
+    };
+    match (number("tidings.partitions"), number("tidings.inbox_shards")) {
+        (Some(partitions), Some(shards)) => Ok(Some(Topology { partitions, shards })),
+        _ => Err(SetupError::Mismatch(
+            "stream CHATS was not made by tidings".to_owned(),
+        )),
+    }
+}
+
+fn definition(text: &str) -> Value {
+    serde_json::from_str(text).expect("definitions are JSON, a test reads them")
+}
+
+fn name(definition: &Value) -> String {
+    definition["name"]
+        .as_str()
+        .expect("definitions have names")
+        .to_owned()
+}
+
+/// Every stream of a system.
+pub fn streams(options: &SetupOptions) -> Vec<Value> {
+    let topology = options.topology;
+    let mut chats = definition(include_str!("../definitions/chats.json"));
+    chats["metadata"]["tidings.partitions"] = json!(topology.partitions.to_string());
+    chats["metadata"]["tidings.inbox_shards"] = json!(topology.shards.to_string());
+    let mut streams = vec![
+        chats,
+        definition(include_str!("../definitions/invalidations.json")),
+        definition(include_str!("../definitions/dead_letters.json")),
+        definition(include_str!("../definitions/sessions.json")),
+        definition(include_str!("../definitions/instances.json")),
+    ];
+    let inbox = definition(include_str!("../definitions/inbox.json"));
+    streams.extend(topology.shards().map(|shard| {
+        let mut inbox = inbox.clone();
+        inbox["name"] = json!(inbox_stream(shard));
+        inbox["subjects"] = json!([format!("inbox.{shard}.>")]);
+        inbox["description"] = json!(
+            inbox["description"]
+                .as_str()
+                .expect("a description")
+                .replace("shard 00", &format!("shard {shard}"))
+        );
+        inbox
+    }));
+    for stream in &mut streams {
+        stream["num_replicas"] = json!(options.replicas);
+    }
+    streams
+}
+
+/// Every consumer that setup makes; those of clients are made by gateways.
+pub fn consumers(options: &SetupOptions) -> Vec<Value> {
+    let fanout = definition(include_str!("../definitions/fanout.json"));
+    options
+        .topology
+        .partitions()
+        .map(|partition| {
+            let mut fanout = fanout.clone();
+            fanout["name"] = json!(fanout_consumer(partition));
+            fanout["durable_name"] = json!(fanout_consumer(partition));
+            fanout["filter_subject"] = json!(format!("chat.{partition}.*"));
+            fanout["description"] = json!(
+                fanout["description"]
+                    .as_str()
+                    .expect("a description")
+                    .replace("Partition 00", &format!("Partition {partition}"))
+            );
+            fanout
+        })
+        .collect()
+}
+
+async fn apply_stream(bus: &Bus, wanted: &Value, dry_run: bool) -> Result<Option<Change>, SetupError> {
+    let name = name(wanted);
+    let what = format!("stream {name}");
+    let Some(actual) = info(bus, &format!("STREAM.INFO.{name}")).await? else {
+        if !dry_run {
+            call(bus, &format!("STREAM.CREATE.{name}"), wanted, &what).await?;
+        }
+        return Ok(Some(Change {
+            what,
+            how: "create".to_owned(),
+        }));
+    };
+    let fields = differences(wanted, &actual);
+    if fields.is_empty() {
+        return Ok(None);
+    }
+    if !dry_run {
+        call(
+            bus,
+            &format!("STREAM.UPDATE.{name}"),
+            &merged(wanted, &actual),
+            &what,
+        )
+        .await?;
+    }
+    Ok(Some(Change {
+        what,
+        how: format!("update {}", fields.join(", ")),
+    }))
+}
+
+async fn apply_consumer(bus: &Bus, wanted: &Value, dry_run: bool) -> Result<Option<Change>, SetupError> {
+    let name = name(wanted);
+    let what = format!("consumer CHATS/{name}");
+    let actual = info(bus, &format!("CONSUMER.INFO.CHATS.{name}")).await?;
+    let fields = actual.as_ref().map(|actual| differences(wanted, actual));
+    let how = match &fields {
+        None => "create".to_owned(),
+        Some(fields) if fields.is_empty() => return Ok(None),
+        Some(fields) => format!("update {}", fields.join(", ")),
+    };
+    if !dry_run {
+        let filter = wanted["filter_subject"]
+            .as_str()
+            .expect("fan-out consumers have a filter");
+        let config = actual.map_or_else(|| wanted.clone(), |actual| merged(wanted, &actual));
+        let body = json!({ "stream_name": "CHATS", "config": config });
+        call(
+            bus,
+            &format!("CONSUMER.CREATE.CHATS.{name}.{filter}"),
+            &body,
+            &what,
+        )
+        .await?;
+    }
+    Ok(Some(Change { what, how }))
+}
+
+/// The `config` of a stream or consumer, if it exists.
+async fn info(bus: &Bus, subject: &str) -> Result<Option<Value>, SetupError> {
+    match bus.api::<Value>(subject, &json!({}), TIMEOUT).await {
+        Ok(mut info) => Ok(Some(info["config"].take())),
+        Err(error) if error.not_found() || error.code() == Some(STREAM_NOT_FOUND) => Ok(None),
+        Err(error) => Err(SetupError::Api {
+            what: subject.to_owned(),
+            error,
+        }),
+    }
+}
+
+async fn call(bus: &Bus, subject: &str, body: &Value, what: &str) -> Result<(), SetupError> {
+    bus.api::<Value>(subject, body, TIMEOUT)
+        .await
+        .map(|_| ())
+        .map_err(|error| SetupError::Api {
+            what: what.to_owned(),
+            error,
+        })
+}
+
+/// The fields of `wanted` that `actual` has otherwise. The server leaves out what is zero, false or empty.
+fn differences(wanted: &Value, actual: &Value) -> Vec<String> {
+    let mut fields = Vec::new();
+    collect("", wanted, actual, &mut fields);
+    fields
+}
+
+fn collect(path: &str, wanted: &Value, actual: &Value, fields: &mut Vec<String>) {
+    let Some(object) = wanted.as_object() else {
+        if wanted != actual && !(is_default(wanted) && actual.is_null()) {
+            fields.push(format!("{path} ({actual} -> {wanted})"));
+        }
+        return;
+    };
+    for (key, value) in object {
+        let path = if path.is_empty() {
+            key.clone()
+        } else {
+            format!("{path}.{key}")
+        };
+        collect(&path, value, &actual[key.as_str()], fields);
+    }
+}
+
+fn is_default(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(object) => object.is_empty(),
+    }
+}
+
+/// `actual` with the fields of `wanted`: what an operator has set beside ours stays.
+fn merged(wanted: &Value, actual: &Value) -> Value {
+    let mut result = actual.as_object().cloned().unwrap_or_else(Map::new);
+    if let Some(object) = wanted.as_object() {
+        for (key, value) in object {
+            let value = if value.is_object() {
+                merged(value, &result[key.as_str()])
+            } else {
+                value.clone()
+            };
+            result.insert(key.clone(), value);
+        }
+    }
+    Value::Object(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_complete() {
+        let options = SetupOptions::default();
+        assert_eq!(streams(&options).len(), 5 + 64);
+        assert_eq!(consumers(&options).len(), 32);
+        for stream in streams(&options) {
+            for field in [
+                "retention",
+                "storage",
+                "discard",
+                "num_replicas",
+                "description",
+                "max_bytes",
+            ] {
+                assert!(!stream[field].is_null(), "{} has no {field}", stream["name"]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_an_operator_added_is_no_difference_and_stays() {
+        let wanted = json!({ "max_age": 0, "metadata": { "owner": "tidings" } });
+        let actual =
+            json!({ "metadata": { "owner": "tidings", "team": "x" }, "placement": { "tags": ["a"] } });
+        assert!(differences(&wanted, &actual).is_empty());
+        let wanted = json!({ "max_age": 5, "metadata": { "owner": "tidings" } });
+        assert_eq!(differences(&wanted, &actual), ["max_age (null -> 5)"]);
+        let merged = merged(&wanted, &actual);
+        assert_eq!(merged["metadata"]["team"], "x");
+        assert_eq!(merged["placement"]["tags"][0], "a");
+        assert_eq!(merged["max_age"], 5);
+    }
+}
