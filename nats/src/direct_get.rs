@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use async_nats::{Message, Request};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::StreamExt;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::api::{ApiError, Bus, request_error};
 
@@ -101,6 +103,56 @@ impl Bus {
                 description: message.description.unwrap_or_default(),
             }),
             None => stored(message).map(Some),
+        }
+    }
+
+    /// The first message of a subject from a sequence on, asked of the stream's leader: what it does not have
+    /// is not stored. Slower than Direct Get, which may be behind.
+    pub async fn leader_next(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        timeout: Duration,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            seq: u64,
+            next_by_subj: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            message: Stored,
+        }
+        #[derive(Deserialize)]
+        struct Stored {
+            subject: String,
+            seq: u64,
+            #[serde(default)]
+            data: String,
+        }
+        let body = Body {
+            seq: from,
+            next_by_subj: subject,
+        };
+        match self
+            .api::<Answer>(&format!("STREAM.MSG.GET.{stream}"), &body, timeout)
+            .await
+        {
+            Ok(Answer {
+                message: Stored { subject, seq, data },
+            }) => {
+                let payload = BASE64
+                    .decode(data)
+                    .map_err(|error| ApiError::Malformed(error.to_string()))?;
+                Ok(Some(StoredMessage {
+                    subject,
+                    sequence: seq,
+                    payload: payload.into(),
+                }))
+            }
+            Err(error) if error.not_found() => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

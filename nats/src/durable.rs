@@ -38,7 +38,7 @@ pub fn durable_config(topology: &Topology, user_id: &UserId, client_id: ClientId
         "deliver_policy": "all",
         "ack_policy": "explicit",
         // Entries leave by deletion, never by a redelivery: as long as the stream keeps them.
-        "ack_wait": Duration::from_secs(31 * 86_400).as_nanos() as u64,
+        "ack_wait": Duration::from_hours(31 * 24).as_nanos() as u64,
         "max_deliver": -1,
         "max_ack_pending": -1,
         "max_waiting": 64,
@@ -75,17 +75,15 @@ impl Bus {
     }
 
     /// Starts the durable anew at sequence 1: everything stored is delivered again, in stream order, with
-    /// consumer sequences 1, 2, 3, …
+    /// consumer sequences 1, 2, 3, … Says what waits.
     pub async fn reset_durable(
         &self,
         shard: Shard,
         client_id: ClientId,
         timeout: Duration,
-    ) -> Result<(), ApiError> {
+    ) -> Result<DurableInfo, ApiError> {
         let subject = format!("CONSUMER.RESET.{}.{client_id}", inbox_stream(shard));
-        self.api::<serde::de::IgnoredAny>(&subject, &json!({ "seq": 1 }), timeout)
-            .await?;
-        Ok(())
+        self.api(&subject, &json!({ "seq": 1 }), timeout).await
     }
 
     /// The durable's counts.

@@ -5,6 +5,7 @@
 //! too. JetStream's words mean JetStream's things here.
 
 mod api;
+mod close_request;
 mod delivery;
 mod direct_get;
 mod durable;
@@ -20,6 +21,7 @@ mod subject;
 mod wire;
 
 pub use api::{ApiError, Bus};
+pub use close_request::{CloseReason, CloseRequest};
 pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
 pub use direct_get::{DirectGetError, StoredMessage};
 pub use durable::{DurableInfo, durable_config};
@@ -33,8 +35,8 @@ pub use publish::{Accepted, PublishError};
 pub use session_key::SessionKey;
 pub use shard::{Partition, Shard, Topology};
 pub use subject::{
-    FIRST, Inbox, chat_subject, dead_letter_subject, escape_user, fanout_consumer, inbox_stream,
-    inbox_subject, invalidation_subject, live_subject, lost_subject, unescape_user,
+    FIRST, Inbox, chat_subject, close_subject, dead_letter_subject, escape_user, fanout_consumer,
+    inbox_stream, inbox_subject, invalidation_subject, live_subject, lost_subject, unescape_user,
 };
 pub use wire::{FORMAT, WireError};
 

@@ -10,8 +10,8 @@ use crate::api::{ApiError, Bus, answer, request_error};
 
 /// JetStream's error code when a stream's or a subject's bound refuses a message.
 const STORE_FAILED: u16 = 10077;
-/// JetStream's error code when a message with the same id is being stored.
-const DUPLICATE_IN_FLIGHT: u16 = 10158;
+/// JetStream's error code when a message is larger than the stream's bound.
+const MESSAGE_TOO_LARGE: u16 = 10054;
 
 /// A publish ack.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -95,11 +95,10 @@ fn publish_error(error: ApiError) -> PublishError {
                 PublishError::Unknown(error)
             }
         }
-        ApiError::Refused { code: 10054, .. } => PublishError::TooLarge,
         ApiError::Refused {
-            code: DUPLICATE_IN_FLIGHT,
+            code: MESSAGE_TOO_LARGE,
             ..
-        } => PublishError::Unknown(error),
+        } => PublishError::TooLarge,
         _ => PublishError::Unknown(error),
     }
 }

@@ -83,6 +83,11 @@ pub fn live_subject(gateway: &str) -> String {
     format!("live.{gateway}")
 }
 
+/// `close.<gateway>`: requests to close a connection there.
+pub fn close_subject(gateway: &str) -> String {
+    format!("close.{gateway}")
+}
+
 /// `invalidation.user.<user>` or `invalidation.chat.<chat>`.
 pub fn invalidation_subject(invalidation: &crate::Invalidation) -> String {
     match invalidation {
