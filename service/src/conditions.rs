@@ -88,6 +88,15 @@ impl Condition {
         }
     }
 
+    /// Whether it holds.
+    pub fn is_held(&self) -> bool {
+        self.conditions
+            .states
+            .lock()
+            .get(self.name)
+            .is_some_and(Option::is_none)
+    }
+
     /// Whether anything changed.
     fn replace(&self, reason: Option<String>) -> bool {
         let mut states = self.conditions.states.lock();

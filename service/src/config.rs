@@ -121,7 +121,7 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use clap::{CommandFactory as _, Parser};
 
@@ -146,9 +146,9 @@ mod tests {
         assert_eq!(config.drain_timeout, Duration::from_secs(20));
     }
 
-    #[test]
-    fn every_setting_has_its_environment_variable_and_is_explained() {
-        for argument in Command::command()
+    /// That every flag is `TIDINGS_` and its name, and says more than its name.
+    pub(crate) fn check_settings(command: &clap::Command) {
+        for argument in command
             .get_arguments()
             .filter(|argument| argument.get_id() != "help")
         {
@@ -165,6 +165,11 @@ mod tests {
                 "--{flag}"
             );
         }
+    }
+
+    #[test]
+    fn every_setting_has_its_environment_variable_and_is_explained() {
+        check_settings(&Command::command());
     }
 
     #[test]

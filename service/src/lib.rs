@@ -4,9 +4,11 @@
 
 mod admin;
 mod boot_id;
+pub mod clock;
 mod conditions;
 mod config;
 mod context;
+mod jwks;
 mod logging;
 mod metrics;
 mod nats_connection;
@@ -15,6 +17,8 @@ mod secret;
 pub mod start;
 mod stop;
 mod tasks;
+mod token_config;
+mod tokens;
 
 pub use boot_id::BootId;
 pub use conditions::{Condition, ConditionState, Conditions};
@@ -25,3 +29,5 @@ pub use nats_connection::{NatsConnection, NatsSettings, NatsState};
 pub use secret::Secret;
 pub use stop::{EXIT_CODE_AT_ONCE, EXIT_WITH_STDIN};
 pub use tasks::Tasks;
+pub use token_config::TokenConfig;
+pub use tokens::{Claims, TokenError, TokenVerifier};

@@ -1,0 +1,9 @@
+//! The one place where a service asks what time it is. Decisions get the time as a parameter.
+
+use tidings_protocol::Timestamp;
+use time::OffsetDateTime;
+
+/// This machine's clock.
+pub fn now() -> Timestamp {
+    OffsetDateTime::now_utc().into()
+}
