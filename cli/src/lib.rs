@@ -1,1 +1,62 @@
+//! The `tidings` command: every service as a subcommand, `up` to run them all on one machine, and what looks
+//! inside a running system.
 
+mod data_dir;
+mod setup;
+mod up;
+mod up_file;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use data_dir::DataDir;
+pub use up_file::{UpFile, UpProcess};
+
+/// A messaging backend on NATS JetStream: group chats in real time, and an inbox that keeps what a device missed.
+///
+/// `tidings up` starts everything on this machine; `tidings chat --user alice --with bob` talks.
+#[derive(Debug, Parser)]
+#[command(name = "tidings", version, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// One variant a subcommand; each lives in a module of its own and says how it ends by an exit code.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::UpArgs),
+    Setup(setup::SetupArgs),
+}
+
+/// Runs the command that the arguments ask for. The process's standard output is the command's result, standard
+/// error is for people.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Up(args) => up::main(args),
+        Command::Setup(args) => setup::main(args),
+    }
+}
+
+/// Runs a short command on a runtime of its own. An error is one line on standard error and a failure.
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    tidings_service::start::install_crypto_provider();
+    let result = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| {
+            let result = runtime.block_on(command);
+            // A read of standard input that nobody waits for any more must not hold the end back.
+            runtime.shutdown_background();
+            result
+        });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tidings: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Where data and installed servers go when nobody says otherwise, and whether another user can get there.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use directories::BaseDirs;
+
+use crate::account::Account;
+
+/// The name of our folders.
+const NAME: &str = "tidings";
+
+/// `tidings` in the user's data folder. Root gets `/var/lib/tidings` where the account of Postgres cannot enter
+/// that folder: `/root` is closed to others on most systems.
+pub fn default_data_dir() -> anyhow::Result<PathBuf> {
+    choose(|dirs| dirs.data_dir().join(NAME), "/var/lib/tidings")
+}
+
+/// `tidings` in the user's cache folder, or `/var/cache/tidings`, by the rule of [`default_data_dir`].
+pub fn default_cache_dir() -> anyhow::Result<PathBuf> {
+    choose(|dirs| dirs.cache_dir().join(NAME), "/var/cache/tidings")
+}
+
+fn choose(of_user: impl Fn(&BaseDirs) -> PathBuf, of_system: &str) -> anyhow::Result<PathBuf> {
+    let dir = BaseDirs::new().map(|dirs| of_user(&dirs));
+    match (Account::for_postgres()?, dir) {
+        (None, dir) => dir.context("the user has no home folder: say where with --dir"),
+        (Some(account), Some(dir)) if barrier(&dir, &account).is_none() => Ok(dir),
+        (Some(_), _) => Ok(PathBuf::from(of_system)),
+    }
+}
+
+/// The outermost folder on the way to `path` that `account` may not enter. Folders that do not exist yet are made
+/// by us, so that it may. Access control lists are not looked at.
+pub(crate) fn barrier(path: &Path, account: &Account) -> Option<PathBuf> {
+    let mut ancestors: Vec<&Path> = path.ancestors().collect();
+    ancestors.reverse();
+    ancestors
+        .into_iter()
+        .find(|folder| {
+            let Ok(metadata) = std::fs::metadata(folder) else {
+                return false;
+            };
+            let bit = if metadata.uid() == account.uid.as_raw() {
+                0o100
+            } else if metadata.gid() == account.gid.as_raw() {
+                0o010
+            } else {
+                0o001
+            };
+            metadata.is_dir() && metadata.mode() & bit == 0
+        })
+        .map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use nix::unistd::{Gid, Uid};
+
+    use super::*;
+
+    #[test]
+    fn a_closed_folder_is_found() {
+        let folder = tempfile::tempdir().expect("the temporary folder is writable");
+        let closed = folder.path().join("closed");
+        std::fs::create_dir(&closed).expect("the folder is writable");
+        let open = |mode| std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode));
+        open(0o755).expect("the folder is ours");
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700))
+            .expect("the folder is ours");
+        let stranger = Account {
+            uid: Uid::from_raw(54_321),
+            gid: Gid::from_raw(54_321),
+        };
+        assert_eq!(barrier(&closed.join("new/data"), &stranger), Some(closed));
+        assert_eq!(barrier(&folder.path().join("new/data"), &stranger), None);
+        open(0o700).expect("the folder is ours");
+        assert_eq!(
+            barrier(&folder.path().join("new/data"), &stranger).as_deref(),
+            Some(folder.path())
+        );
+    }
+}
