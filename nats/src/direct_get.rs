@@ -30,7 +30,7 @@ pub struct StoredMessage {
 pub type DirectGetError = ApiError;
 
 #[derive(Serialize)]
-struct Batch<'a> {
+struct NextBySubject<'a> {
     seq: u64,
     batch: u32,
     max_bytes: u32,
@@ -55,7 +55,7 @@ impl Bus {
         max_bytes: u32,
         timeout: Duration,
     ) -> Result<(Vec<StoredMessage>, bool), DirectGetError> {
-        let body = Batch {
+        let body = NextBySubject {
             seq: from,
             batch,
             max_bytes,
@@ -80,6 +80,27 @@ impl Bus {
             last.extend(self.direct_get_many(stream, &body, timeout).await?.0);
         }
         Ok(last)
+    }
+
+    /// The last message of each subject that matches a filter with wildcards, of which there may be `subjects_max`
+    /// (at most 1,024); more are an error.
+    pub async fn last_by_filter(
+        &self,
+        stream: &str,
+        filter: &str,
+        subjects_max: usize,
+        timeout: Duration,
+    ) -> Result<Vec<StoredMessage>, DirectGetError> {
+        let body = MultiLast {
+            multi_last: &[filter.to_owned()],
+            batch: subjects_max.min(MULTI_LAST_MAX),
+        };
+        match self.direct_get_many(stream, &body, timeout).await? {
+            (messages, false) => Ok(messages),
+            (_, true) => Err(ApiError::Malformed(format!(
+                "more than {subjects_max} subjects match {filter}"
+            ))),
+        }
     }
 
     /// The last message of one subject.

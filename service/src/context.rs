@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidings_nats::Bus;
 use tokio_util::sync::CancellationToken;
 
 use crate::boot_id::BootId;
@@ -20,8 +21,8 @@ pub struct Context {
     pub nats: NatsConnection,
     /// For further connections of one's own, by [`Context::connect_nats`].
     pub nats_settings: NatsSettings,
-    /// JetStream on `nats`.
-    pub jetstream: async_nats::jetstream::Context,
+    /// The bus on `nats`.
+    pub bus: Bus,
     /// Cancelled at the first request to stop. From then on the service is not ready; it finishes what it has in
     /// hand and returns within `drain_timeout`.
     pub stopping: CancellationToken,

@@ -205,11 +205,6 @@ impl NatsConnection {
         &self.client
     }
 
-    /// A JetStream context on this connection.
-    pub fn jetstream(&self) -> async_nats::jetstream::Context {
-        async_nats::jetstream::new(self.client.clone())
-    }
-
     /// How the connection is, now and at each change.
     pub fn state(&self) -> watch::Receiver<NatsState> {
         self.state.clone()

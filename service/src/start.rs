@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tidings_nats::Bus;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -111,7 +112,7 @@ where
     let context = Context {
         service: name,
         boot_id,
-        jetstream: nats.jetstream(),
+        bus: Bus::new(nats.client().clone()),
         nats: nats.clone(),
         nats_settings,
         stopping: stopping.clone(),
