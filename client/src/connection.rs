@@ -182,6 +182,11 @@ impl Connection {
         self.sender.send_message(message).await
     }
 
+    /// Sends a WebSocket ping, which any server answers.
+    pub async fn ping(&mut self) -> Result<(), Closed> {
+        self.sender.ping().await
+    }
+
     /// The next frame. WebSocket pings are answered on the way. Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<Incoming, Closed> {
         match self.earlier.pop_front() {
