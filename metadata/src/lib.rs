@@ -1,1 +1,44 @@
+//! What Postgres keeps for Tidings: users' clients, chats and their participants, and the outbox of what must be
+//! published because of what was committed.
+//!
+//! Each operation is one method of [`Metadata`] in a file of its own, with the error it can return. Everything is
+//! written for several gateways and workers at once under READ COMMITTED: whoever changes a user's clients holds
+//! that user's row, whoever changes a chat holds the chat's. This crate does not know the bus; whoever publishes
+//! what the outbox holds comes here through [`Metadata::lock_outbox`].
 
+mod cache;
+mod chat;
+mod chat_change;
+mod clients;
+mod create_chat;
+mod database_error;
+mod idle_client;
+mod list_chats;
+mod metadata;
+mod migrate;
+mod modify_participants;
+mod outbox;
+mod participants_at;
+mod prune;
+mod register_client;
+mod remove_client;
+mod requests;
+mod stored;
+mod suspend_user;
+mod users;
+
+pub use cache::InvalidatedCache;
+pub use chat::ChatRecord;
+pub use chat_change::{ChatChange, ChatOutcome};
+pub use clients::{ClientRecord, ClientState};
+pub use create_chat::{CreateChatError, NewChat};
+pub use database_error::{DatabaseError, Result};
+pub use metadata::Metadata;
+pub use migrate::SchemaError;
+pub use modify_participants::{ModifyError, ModifyParticipants};
+pub use outbox::{OutboxChange, OutboxKey, OutboxLock, OutboxRow};
+pub use participants_at::ParticipantsAt;
+pub use prune::{HISTORY_DAYS, Pruned, REQUEST_MEMORY_HOURS};
+pub use register_client::{RegisterClient, RegisterError, Registered};
+pub use remove_client::RemoveClientError;
+pub use suspend_user::SuspendError;

@@ -1,0 +1,46 @@
+//! Who was in a chat at a sequence: what the fan-out asks for each message whose chat it does not have at hand.
+
+use sqlx::types::Json;
+use tidings_protocol::ChatId;
+
+use crate::chat_change::ChatChange;
+use crate::database_error::Result;
+use crate::metadata::Metadata;
+
+/// Who was in a chat at a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParticipantsAt {
+    /// The last change below the sequence, with everybody who was in then; `seq` is present.
+    Known(ChatChange),
+    /// The chat has changes whose sequences are not known: publish what the outbox holds of it, and ask again.
+    Unsent,
+    /// There is no such chat, or the sequence is older than what is kept of it (7 days after the next change).
+    Unknown,
+}
+
+impl Metadata {
+    /// Who was in the chat when CHATS gave out `seq`: the change with the highest sequence below it. Whatever is
+    /// committed later is published above `seq`, so the answer is final once it is `Known`.
+    pub async fn participants_at(&self, chat_id: ChatId, seq: u64) -> Result<ParticipantsAt> {
+        let row = sqlx::query!(
+            r#"SELECT EXISTS (SELECT FROM outbox WHERE chat_id = $1 AND seq IS NULL) AS "unsent!",
+                      o.change AS "change?: Json<ChatChange>", o.seq AS "seq?"
+               FROM (SELECT) AS always
+               LEFT JOIN LATERAL (
+                   SELECT change, seq FROM outbox WHERE chat_id = $1 AND seq < $2 ORDER BY seq DESC LIMIT 1
+               ) AS o ON true"#,
+            chat_id.0,
+            seq as i64
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(match (row.unsent, row.change) {
+            (true, _) => ParticipantsAt::Unsent,
+            (false, Some(Json(change))) => ParticipantsAt::Known(ChatChange {
+                seq: row.seq.map(|seq| seq as u64),
+                ..change
+            }),
+            (false, None) => ParticipantsAt::Unknown,
+        })
+    }
+}
