@@ -4,6 +4,8 @@
 
 use std::cell::Cell;
 
+use serde::{Deserialize, Deserializer};
+
 thread_local! {
     static LEAVES_OUT: Cell<bool> = const { Cell::new(false) };
 }
@@ -29,4 +31,42 @@ pub(crate) fn none<T>(value: &Option<T>) -> bool {
 /// `skip_serializing_if` of a list that may be empty.
 pub(crate) fn empty<T>(value: &[T]) -> bool {
     value.is_empty() && LEAVES_OUT.get()
+}
+
+/// `deserialize_with` of a field that may be absent and may be null, which mean different things. serde
+/// alone reads a null in JSON as absent.
+pub(crate) fn null_is_present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    if deserializer.is_human_readable() {
+        Option::deserialize(deserializer).map(Some)
+    } else {
+        Option::deserialize(deserializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_is_put_back_also_after_a_panic_and_when_nested() {
+        assert!(!none::<u8>(&None));
+        leaving_out(|| {
+            assert!(none::<u8>(&None) && empty::<u8>(&[]));
+            leaving_out(|| assert!(none::<u8>(&None)));
+            assert!(none::<u8>(&None), "the inner one must not end the outer one");
+        });
+        assert!(!none::<u8>(&None) && !empty::<u8>(&[]));
+        let panicked = std::panic::catch_unwind(|| leaving_out(|| panic!("in the encoder")));
+        assert!(panicked.is_err());
+        assert!(!none::<u8>(&None), "the flag leaked");
+    }
+
+    #[test]
+    fn what_holds_something_is_never_left_out() {
+        leaving_out(|| assert!(!none(&Some(1)) && !empty(&[1])));
+    }
 }

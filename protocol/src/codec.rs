@@ -10,6 +10,9 @@ use crate::error::{Error, ErrorCode, FrameError};
 use crate::limits::NUMBER_MAX;
 use crate::server_frame::ServerFrame;
 
+/// Characters of an error's sentence about a frame that cannot be read.
+const SENTENCE_CHARS_MAX: usize = 200;
+
 /// A subprotocol.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Codec {
@@ -74,13 +77,19 @@ impl Codec {
     /// Reads what a client says. `bytes` is the payload of a text frame (already known to be UTF-8) or of a
     /// binary frame.
     pub fn decode_client(self, bytes: &[u8]) -> Result<ClientFrame, FrameError> {
-        let frame: ClientFrame = self.decode(bytes)?;
-        match frame.id() {
-            Some(id) if id > NUMBER_MAX => Err(FrameError {
-                id: None,
-                error: Error::bad_request("id", format!("numbers are at most {NUMBER_MAX}")),
+        let frame: ClientFrame = self.decode(bytes).map_err(|failed| match self {
+            Self::Json => failed,
+            Self::Postcard => FrameError {
+                id: id_from_postcard(bytes),
+                ..failed
+            },
+        })?;
+        match number_over_max(&frame) {
+            Some(field) => Err(FrameError {
+                id: frame.id().filter(|id| *id <= NUMBER_MAX),
+                error: Error::bad_request(field, format!("numbers are at most {NUMBER_MAX}")),
             }),
-            _ => Ok(frame),
+            None => Ok(frame),
         }
     }
 
@@ -151,22 +160,50 @@ pub(crate) fn payload_from_json<T: DeserializeOwned>(text: &str) -> Result<T, Fi
     match serde_path_to_error::deserialize(&mut deserializer) {
         Ok(payload) => Ok(payload),
         Err(error) => {
-            let path = error.path().to_string();
+            let path = Some(error.path().to_string()).filter(|path| path != ".");
             let message = error.into_inner().to_string();
-            let field = if path == "." {
-                missing_field(&message)
-            } else {
-                Some(path)
+            let field = match (path, field_of_sentence(&message)) {
+                (Some(path), Some(name)) => Some(format!("{path}.{name}")),
+                (path, name) => path.or(name.map(str::to_owned)),
             };
+            let message = without_value(message);
             Err(FieldError { field, message })
         }
     }
 }
 
-/// serde names a missing field only in its sentence.
-fn missing_field(message: &str) -> Option<String> {
-    let rest = message.split_once("missing field `")?.1;
-    Some(rest.split_once('`')?.0.to_owned())
+/// serde names a missing or repeated field only in its sentence.
+fn field_of_sentence(message: &str) -> Option<&str> {
+    let rest = ["missing field `", "duplicate field `"]
+        .into_iter()
+        .find_map(|start| message.strip_prefix(start))?;
+    Some(rest.split_once('`')?.0)
+}
+
+/// serde quotes the text that it did not expect. That may be a token or somebody's message, and the
+/// sentence may end in a log.
+fn without_value(mut message: String) -> String {
+    if let (Some(start), Some(end)) = (message.find("string \""), message.rfind(", expected"))
+        && start < end
+    {
+        message.replace_range(start + "string".len()..end, "");
+    }
+    match message.char_indices().nth(SENTENCE_CHARS_MAX) {
+        Some((end, _)) => message[..end].to_owned() + "…",
+        None => message,
+    }
+}
+
+/// The field that holds a number which JavaScript cannot read.
+fn number_over_max(frame: &ClientFrame) -> Option<&'static str> {
+    let over = |number: u64| number > NUMBER_MAX;
+    match frame {
+        _ if frame.id().is_some_and(over) => Some("id"),
+        ClientFrame::CreateAttachment(frame) if over(frame.size) => Some("size"),
+        ClientFrame::Received(frame) if frame.delivery.is_some_and(over) => Some("delivery"),
+        ClientFrame::Received(frame) if frame.through.is_some_and(over) => Some("through"),
+        _ => None,
+    }
 }
 
 fn decode_json<F: Frame>(bytes: &[u8]) -> Result<F, FrameError> {
@@ -180,12 +217,15 @@ fn decode_json<F: Frame>(bytes: &[u8]) -> Result<F, FrameError> {
     let bad = |id, error| FrameError { id, error };
     let text =
         std::str::from_utf8(bytes).map_err(|_| bad(None, Error::new(ErrorCode::BadFrame, "not UTF-8")))?;
-    let envelope: Envelope = serde_json::from_str(text).map_err(|error| {
-        bad(
-            None,
-            Error::new(ErrorCode::BadFrame, format!("not a JSON object: {error}")),
-        )
-    })?;
+    let not_an_object = |why: String| {
+        let message = format!("not a JSON object: {}", without_value(why));
+        bad(None, Error::new(ErrorCode::BadFrame, message))
+    };
+    // serde would read a struct from an array as well, by position, which no frame is.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(not_an_object("it does not begin with {".to_owned()));
+    }
+    let envelope: Envelope = serde_json::from_str(text).map_err(|error| not_an_object(error.to_string()))?;
     let id = envelope
         .id
         .and_then(|raw| raw.get().parse::<u64>().ok())
@@ -213,6 +253,19 @@ fn decode_json<F: Frame>(bytes: &[u8]) -> Result<F, FrameError> {
     }
 }
 
+/// The request's number when the rest of the frame cannot be read. Every frame of a client begins with its
+/// `id`, except `received`, which has none.
+fn id_from_postcard(bytes: &[u8]) -> Option<u64> {
+    let (number, rest) = postcard::take_from_bytes::<u32>(bytes).ok()?;
+    if ClientFrame::KINDS.get(number as usize) == Some(&"received") {
+        return None;
+    }
+    let (id, _) = postcard::take_from_bytes::<u64>(rest).ok()?;
+    Some(id).filter(|id| *id <= NUMBER_MAX)
+}
+
+/// Bytes after the last known field are ignored, like unknown fields in JSON: a later version may append
+/// some.
 fn decode_postcard<F: Frame>(bytes: &[u8]) -> Result<F, FrameError> {
     let bad = |code, message: String| FrameError {
         id: None,

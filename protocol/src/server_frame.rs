@@ -116,7 +116,11 @@ pub struct Reply {
     #[serde(skip_serializing_if = "absent::none")]
     pub chats: Option<Vec<Chat>>,
     /// `listChats`: `after` of the next page; null on the last.
-    #[serde(default, skip_serializing_if = "absent::none")]
+    #[serde(
+        default,
+        skip_serializing_if = "absent::none",
+        deserialize_with = "absent::null_is_present"
+    )]
     pub next: Option<Option<ChatId>>,
     /// `getChat`.
     #[serde(skip_serializing_if = "absent::none")]
@@ -130,6 +134,9 @@ pub struct Reply {
     /// `ping`: the server's clock.
     #[serde(skip_serializing_if = "absent::none")]
     pub server_time: Option<Timestamp>,
+    /// `getChat`: the participants who have no active client yet; what is sent waits for their first one.
+    #[serde(skip_serializing_if = "absent::none")]
+    pub not_yet_connected: Option<Vec<UserId>>,
 }
 
 impl Reply {
@@ -154,6 +161,7 @@ impl Reply {
             clients: None,
             token_expires_at: None,
             server_time: None,
+            not_yet_connected: None,
         }
     }
 

@@ -12,11 +12,17 @@ use time::format_description::well_known::Rfc3339;
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Default)]
 pub struct Timestamp(pub i64);
 
+/// 0000-01-01T00:00:00Z, the first moment that RFC 3339 can write.
+const FIRST: i64 = -62_167_219_200_000;
+/// 9999-12-31T23:59:59.999Z, the last one.
+const LAST: i64 = 253_402_300_799_999;
+
 impl Timestamp {
-    /// The same moment as `time` has it; out of range becomes the epoch, which no clock says.
+    /// The same moment as `time` has it. What RFC 3339 cannot write becomes its first or last moment: a
+    /// token that "never" expires must not look like one of 1970.
     pub fn to_datetime(self) -> OffsetDateTime {
-        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
-            .unwrap_or(OffsetDateTime::UNIX_EPOCH)
+        OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0.clamp(FIRST, LAST)) * 1_000_000)
+            .expect("FIRST to LAST are years 0 to 9999")
     }
 }
 
@@ -67,5 +73,28 @@ impl JsonSchema for Timestamp {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_can_be_written_and_what_is_in_range_comes_back() {
+        for (milliseconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (1_764_041_629_123, "2025-11-25T03:33:49.123Z"),
+            (-1, "1969-12-31T23:59:59.999Z"),
+            (FIRST, "0000-01-01T00:00:00Z"),
+            (LAST, "9999-12-31T23:59:59.999Z"),
+        ] {
+            let moment = Timestamp(milliseconds);
+            assert_eq!(moment.to_string(), text);
+            let read: Timestamp = serde_json::from_value(text.into()).expect("RFC 3339");
+            assert_eq!(read, moment);
+        }
+        assert_eq!(Timestamp(i64::MIN).to_string(), "0000-01-01T00:00:00Z");
+        assert_eq!(Timestamp(i64::MAX).to_string(), "9999-12-31T23:59:59.999Z");
     }
 }
