@@ -12,7 +12,7 @@ use crate::driver::Driver;
 use crate::event::Events;
 use crate::link::Stopped;
 use crate::options::Options;
-use crate::request::{Changed, Created, RequestError, Sending};
+use crate::request::{Changed, ChatNow, Created, RequestError, Sending};
 use crate::store::StoreError;
 
 /// Commands on their way to the client's task; more make the application wait.
@@ -167,9 +167,12 @@ impl Client {
     }
 
     /// One chat.
-    pub async fn chat(&self, chat_id: ChatId) -> Result<Chat, RequestError> {
+    pub async fn chat(&self, chat_id: ChatId) -> Result<ChatNow, RequestError> {
         let reply = self.request(GetChat { id: 0, chat_id }.into(), false).await?;
-        reply.chat.ok_or(RequestError::Incomplete("chat"))
+        Ok(ChatNow {
+            chat: reply.chat.ok_or(RequestError::Incomplete("chat"))?,
+            not_yet_connected: reply.not_yet_connected.unwrap_or_default(),
+        })
     }
 
     /// The user's active clients.

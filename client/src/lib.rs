@@ -46,7 +46,7 @@ pub use delivery::{Content, Delivery};
 pub use event::{Event, Events};
 pub use link::{Ending, Stopped};
 pub use options::Options;
-pub use request::{Accepted, Changed, Created, RequestError, Sending};
+pub use request::{Accepted, Changed, ChatNow, Created, RequestError, Sending};
 pub use store::{DiskStore, MemoryStore, Store};
 pub use tidings_protocol as protocol;
 pub use tokens::{TokenReason, Tokens};

@@ -1,6 +1,6 @@
 //! Requests and what becomes of them.
 
-use tidings_protocol::{ChatId, Error, MessageId, Reply, Timestamp};
+use tidings_protocol::{Chat, ChatId, Error, MessageId, Reply, Timestamp, UserId};
 use tokio::sync::oneshot;
 
 use crate::link::Stopped;
@@ -88,6 +88,16 @@ impl Changed {
             changed: reply.changed.unwrap_or(false),
         }
     }
+}
+
+/// A chat as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatNow {
+    /// Its participants and what else is known.
+    pub chat: Chat,
+    /// The participants who have no active client yet; what is sent waits for their first one. Empty where
+    /// the server does not say.
+    pub not_yet_connected: Vec<UserId>,
 }
 
 /// A message on its way. Letting go of it does not stop the message; its end is then told by
