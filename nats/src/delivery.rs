@@ -65,6 +65,9 @@ pub struct DeliveryInfo {
     pub stream_sequence: u64,
     /// Its sequence in the consumer: 1, 2, 3, … since the consumer's last reset.
     pub consumer_sequence: u64,
+    /// When the stream stored it, in nanoseconds since 1970. With the stream sequence it names a message for
+    /// ever, also where a stream was made anew.
+    pub stored_at: u64,
     /// How many more wait for this consumer.
     pub pending: u64,
 }
@@ -86,6 +89,7 @@ impl DeliveryInfo {
             delivered: number(0)?,
             stream_sequence: number(1)?,
             consumer_sequence: number(2)?,
+            stored_at: number(3)?,
             pending: number(4)?,
         })
     }
@@ -142,6 +146,7 @@ mod tests {
             delivered: 1,
             stream_sequence: 41,
             consumer_sequence: 7,
+            stored_at: 1_700_000_000_000_000_000,
             pending: 3,
         };
         for reply in [
