@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tidings_nats::Bus;
+use tidings_metadata::Metadata;
+use tidings_nats::{Bus, Topology};
 use tokio_util::sync::CancellationToken;
 
 use crate::boot_id::BootId;
@@ -23,6 +24,10 @@ pub struct Context {
     pub nats_settings: NatsSettings,
     /// The bus on `nats`.
     pub bus: Bus,
+    /// Into how many parts chats and inboxes are cut, as `tidings setup` made it.
+    pub topology: Topology,
+    /// Postgres. It may be away at times.
+    pub metadata: Metadata,
     /// Cancelled at the first request to stop. From then on the service is not ready; it finishes what it has in
     /// hand and returns within `drain_timeout`.
     pub stopping: CancellationToken,

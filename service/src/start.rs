@@ -8,23 +8,28 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tidings_nats::Bus;
+use tidings_metadata::Metadata;
+use tidings_nats::setup::{self, SetupError};
+use tidings_nats::{Bus, Topology};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::boot_id::BootId;
-use crate::conditions::Conditions;
+use crate::conditions::{Condition, Conditions};
 use crate::config::CommonConfig;
 use crate::context::Context;
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::nats_connection::{NatsConnection, NatsSettings};
+use crate::postgres;
 use crate::stop::{EXIT_CODE_AT_ONCE, StopRequests};
 use crate::tasks::Tasks;
 
 /// How often histograms are sorted into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Between questions to a JetStream that does not answer yet.
+const SETUP_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// What a blocking call may still take once everything else has ended.
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The last flush to NATS, where the drain left time for it or not.
@@ -83,10 +88,13 @@ where
     let stopping = CancellationToken::new();
     let conditions = Conditions::default();
     let nats_condition = conditions.require("nats");
+    let postgres_condition = conditions.require("postgres");
     let stop_requests = StopRequests::new().context("cannot listen for signals")?;
     tokio::spawn(obey(stop_requests, stopping.clone(), config.drain_timeout));
 
     let nats_settings = NatsSettings::new(config)?;
+    let metadata = Metadata::connect(config.postgres_url()?.expose(), config.postgres_connections_max)
+        .context("--postgres-url")?;
     let metrics = Metrics::install(name)?;
     tokio::spawn(upkeep(metrics.clone()));
     let admin = Admin {
@@ -108,11 +116,20 @@ where
     };
     tokio::spawn(watch_connection(nats.clone(), nats_condition));
 
+    let bus = Bus::new(nats.client().clone());
+    let prepared = prepare(&bus, &metadata, &postgres_condition);
+    let Some(topology) = stopping.run_until_cancelled(prepared).await.transpose()? else {
+        return Ok(());
+    };
+    tokio::spawn(postgres::watch(metadata.clone(), postgres_condition));
+
     let tasks = Tasks::new(stopping.clone());
     let context = Context {
         service: name,
         boot_id,
-        bus: Bus::new(nats.client().clone()),
+        bus,
+        topology,
+        metadata: metadata.clone(),
         nats: nats.clone(),
         nats_settings,
         stopping: stopping.clone(),
@@ -126,7 +143,23 @@ where
     if !matches!(flushed, Ok(Ok(()))) {
         tracing::warn!("the last messages to NATS were not flushed");
     }
+    let _ = tokio::time::timeout(FLUSH_TIMEOUT, metadata.close()).await;
     result
+}
+
+/// Looks whether streams and tables are those of this version; waits for whom to ask.
+async fn prepare(bus: &Bus, metadata: &Metadata, postgres: &Condition) -> anyhow::Result<Topology> {
+    let topology = loop {
+        match setup::check(bus).await {
+            Err(SetupError::Api { what, error }) => {
+                tracing::warn!(what, %error, "JetStream does not answer; trying again");
+                tokio::time::sleep(SETUP_RETRY_DELAY).await;
+            }
+            result => break result?,
+        }
+    };
+    postgres::wait_for_schema(metadata, postgres).await?;
+    Ok(topology)
 }
 
 /// Runs the service, then waits for its tasks, both no longer than `timeout` after the first request to stop.
@@ -184,7 +217,7 @@ async fn upkeep(metrics: Metrics) {
 }
 
 /// Keeps the condition `nats` at what the connection says.
-async fn watch_connection(nats: NatsConnection, condition: crate::conditions::Condition) {
+async fn watch_connection(nats: NatsConnection, condition: Condition) {
     let mut state = nats.state();
     loop {
         let (connected, since) = {

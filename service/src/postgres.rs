@@ -1,0 +1,54 @@
+//! Whether Postgres answers, asked now and then.
+
+use std::time::Duration;
+
+use tidings_metadata::{DatabaseError, Metadata, SchemaError};
+use tokio::time::Instant;
+
+use crate::conditions::Condition;
+
+/// How often it is asked.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// After this without an answer the condition does not hold. A failover of a managed Postgres takes about as long,
+/// and is no reason to send everybody elsewhere, where it is the same.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Keeps a condition, and the gauge `tidings_postgres_up`, at what Postgres answers.
+pub(crate) async fn watch(metadata: Metadata, condition: Condition) {
+    let mut answered = Instant::now();
+    loop {
+        match metadata.clock().await {
+            Ok(_) => {
+                answered = Instant::now();
+                metrics::gauge!("tidings_postgres_up").set(1);
+                condition.holds();
+            }
+            Err(error) => {
+                metrics::gauge!("tidings_postgres_up").set(0);
+                tracing::debug!(%error, "Postgres does not answer");
+                if answered.elapsed() >= PATIENCE {
+                    condition.fails(error.to_string());
+                }
+            }
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// Waits until Postgres answers and has the tables of this version. Fails when it has others.
+pub(crate) async fn wait_for_schema(metadata: &Metadata, condition: &Condition) -> Result<(), SchemaError> {
+    loop {
+        match metadata.check_schema().await {
+            Err(SchemaError::Database(error @ DatabaseError::Unavailable(_))) => {
+                condition.fails(error.to_string());
+                tokio::time::sleep(INTERVAL).await;
+            }
+            result => {
+                if result.is_ok() {
+                    condition.holds();
+                }
+                return result;
+            }
+        }
+    }
+}
