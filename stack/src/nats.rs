@@ -1,0 +1,298 @@
+//! Private nats-servers: one, or a cluster.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::try_join_all;
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::find::{Finder, NatsProgram};
+use crate::port::free_ports;
+use crate::probe::Probe;
+use crate::secret::{new_secret, write_private};
+use crate::server::{Orphaned, Server, Spec};
+
+/// A server answers within a second; a cluster elects leaders in up to nine.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// A stop in order writes what is in memory to the disk.
+const STOP_PATIENCE: Duration = Duration::from_secs(15);
+/// How often a temporary server is started on other ports when somebody else took the ones it was to have.
+const TEMP_TRIES: usize = 3;
+
+/// Passwords of nats-servers. Hidden from `Debug`.
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NatsSecrets {
+    /// Of the user `tidings`.
+    pub password: String,
+    /// Of the user `system`, in the system account.
+    pub system_password: String,
+    /// Of servers among themselves.
+    pub cluster_password: String,
+}
+
+/// Where one nats-server listens, on 127.0.0.1.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NatsPorts {
+    /// For clients.
+    pub client: u16,
+    /// For monitoring, over HTTP.
+    pub monitoring: u16,
+    /// For the other servers of a cluster.
+    pub cluster: u16,
+}
+
+/// What a group of nats-servers is started with.
+#[derive(Clone, Debug)]
+pub struct NatsOptions {
+    /// Configuration and data of server N go to `nats-N` in here.
+    pub dir: PathBuf,
+    /// The log of server N is `nats-N.log` in here.
+    pub logs: PathBuf,
+    /// One entry a server: one server, or a cluster of three.
+    pub ports: Vec<NatsPorts>,
+    /// Who may log in.
+    pub secrets: NatsSecrets,
+}
+
+/// One nats-server. Dropping it ends it.
+#[derive(Debug)]
+pub struct NatsServer {
+    server: Server,
+    ports: NatsPorts,
+    secrets: NatsSecrets,
+    _temp: Option<TempDir>,
+}
+
+/// Nats-servers that form a cluster.
+#[derive(Debug)]
+pub struct NatsCluster {
+    /// The servers, `nats-1` first.
+    pub nodes: Vec<NatsServer>,
+    _temp: TempDir,
+}
+
+impl NatsSecrets {
+    /// New passwords.
+    pub fn random() -> Self {
+        Self {
+            password: new_secret(),
+            system_password: new_secret(),
+            cluster_password: new_secret(),
+        }
+    }
+}
+
+impl std::fmt::Debug for NatsSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl NatsPorts {
+    /// Ports for `count` servers that nobody listens on now.
+    pub fn free(count: usize) -> anyhow::Result<Vec<Self>> {
+        let ports = free_ports(count * 3).context("no free ports")?;
+        Ok(ports
+            .chunks_exact(3)
+            .map(|ports| Self {
+                client: ports[0],
+                monitoring: ports[1],
+                cluster: ports[2],
+            })
+            .collect())
+    }
+
+    /// All of them.
+    pub fn all(self) -> [u16; 3] {
+        [self.client, self.monitoring, self.cluster]
+    }
+}
+
+impl NatsServer {
+    /// Writes configurations and makes a server for each entry of `options.ports`. None is started: those of a
+    /// cluster answer only together.
+    pub fn prepare(program: &NatsProgram, options: &NatsOptions) -> anyhow::Result<Vec<Self>> {
+        let servers = (0..options.ports.len()).map(|index| Self::prepare_one(program, options, index));
+        servers.collect()
+    }
+
+    fn prepare_one(program: &NatsProgram, options: &NatsOptions, index: usize) -> anyhow::Result<Self> {
+        let name = format!("nats-{}", index + 1);
+        let dir = options.dir.join(&name);
+        let ports = options.ports[index];
+        fs::create_dir_all(&dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
+        let config = dir.join("nats-server.conf");
+        write_private(&config, configuration(&name, &dir, options, ports)?.as_bytes())
+            .with_context(|| format!("cannot write {}", config.display()))?;
+        let probe = Probe::Http {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, ports.monitoring)),
+            path: "/healthz?js-server-only=true".to_owned(),
+        };
+        let mut spec = Spec::new(
+            name.clone(),
+            &program.path,
+            options.logs.join(format!("{name}.log")),
+            probe,
+        );
+        spec.args = vec!["--config".into(), config.into_os_string()];
+        spec.orphaned = Orphaned::Signal(Signal::SIGTERM);
+        Ok(Self {
+            server: Server::new(spec),
+            ports,
+            secrets: options.secrets.clone(),
+            _temp: None,
+        })
+    }
+
+    /// One server with a folder, ports and passwords of its own, for tests. Everything goes when it is dropped.
+    pub async fn start_temp() -> anyhow::Result<Self> {
+        let (mut nodes, temp) = start_temp(1).await?;
+        let node = nodes.remove(0);
+        Ok(Self {
+            _temp: Some(temp),
+            ..node
+        })
+    }
+
+    /// The URL for services and operators, with the password of the account that has the streams.
+    pub fn url(&self) -> String {
+        format!(
+            "nats://tidings:{}@127.0.0.1:{}",
+            self.secrets.password, self.ports.client
+        )
+    }
+
+    /// The URL for operators who look at servers, with the password of the system account.
+    pub fn system_url(&self) -> String {
+        format!(
+            "nats://system:{}@127.0.0.1:{}",
+            self.secrets.system_password, self.ports.client
+        )
+    }
+
+    /// The URL of the monitoring port.
+    pub fn monitoring_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.monitoring)
+    }
+
+    /// The process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.server.pid()
+    }
+
+    /// Its process, for a supervisor.
+    pub fn server(&mut self) -> &mut Server {
+        &mut self.server
+    }
+
+    /// Starts it, with the data it had, on the same ports, and waits until it answers. In a cluster that is when
+    /// two are up.
+    pub async fn start(&mut self) -> anyhow::Result<()> {
+        self.server.start(START_PATIENCE).await
+    }
+
+    /// Stops it in order.
+    pub async fn stop(&mut self) {
+        self.server.stop(STOP_PATIENCE).await;
+    }
+
+    /// Kills it, as a crash would. Data stays.
+    pub async fn kill(&mut self) {
+        self.server.kill().await;
+    }
+
+    /// Stops it in order and starts it again.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        self.stop().await;
+        self.start().await
+    }
+
+    /// Waits until it ends.
+    pub async fn exited(&mut self) -> ExitStatus {
+        self.server.exited().await
+    }
+}
+
+impl NatsCluster {
+    /// Three servers with a folder, ports and passwords of their own, for tests. Everything goes when it is
+    /// dropped.
+    pub async fn start_temp() -> anyhow::Result<Self> {
+        let (nodes, temp) = start_temp(3).await?;
+        Ok(Self { nodes, _temp: temp })
+    }
+
+    /// The URLs of all servers, separated by commas.
+    pub fn url(&self) -> String {
+        let urls: Vec<String> = self.nodes.iter().map(NatsServer::url).collect();
+        urls.join(",")
+    }
+
+    /// Stops all in order.
+    pub async fn stop(&mut self) {
+        futures::future::join_all(self.nodes.iter_mut().map(NatsServer::stop)).await;
+    }
+}
+
+async fn start_temp(count: usize) -> anyhow::Result<(Vec<NatsServer>, TempDir)> {
+    let program =
+        tokio::task::spawn_blocking(|| Finder::from_env(&|line| eprintln!("{line}"))?.nats()).await??;
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let temp = tempfile::Builder::new().prefix("tidings-nats-").tempdir()?;
+        let options = NatsOptions {
+            dir: temp.path().to_owned(),
+            logs: temp.path().to_owned(),
+            ports: NatsPorts::free(count)?,
+            secrets: NatsSecrets::random(),
+        };
+        let mut nodes = NatsServer::prepare(&program, &options)?;
+        match try_join_all(nodes.iter_mut().map(NatsServer::start)).await {
+            Ok(_) => return Ok((nodes, temp)),
+            Err(_) if tries < TEMP_TRIES => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A configuration that needs no environment: what its template asks for, and the template.
+fn configuration(name: &str, dir: &Path, options: &NatsOptions, ports: NatsPorts) -> anyhow::Result<String> {
+    let secrets = &options.secrets;
+    let store = dir
+        .to_str()
+        .with_context(|| format!("{} is not UTF-8", dir.display()))?;
+    let mut text = "# Written by `tidings up` at each start. The template is in nats/server.\n".to_owned();
+    let mut define = |key: &str, value: String| {
+        writeln!(text, "TIDINGS_NATS_{key} = {value}").expect("a string takes everything");
+    };
+    let quoted = |value: &str| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+    define("NAME", quoted(name));
+    define("HOST", quoted("127.0.0.1"));
+    define("PORT", ports.client.to_string());
+    define("MONITORING", quoted(&format!("127.0.0.1:{}", ports.monitoring)));
+    define("PASSWORD", quoted(&secrets.password));
+    define("SYSTEM_PASSWORD", quoted(&secrets.system_password));
+    define("STORE", quoted(store));
+    if options.ports.len() == 1 {
+        text.push_str(include_str!("../../nats/server/one-node.conf"));
+        return Ok(text);
+    }
+    define("CLUSTER", quoted("tidings"));
+    define("CLUSTER_PORT", ports.cluster.to_string());
+    define("CLUSTER_PASSWORD", quoted(&secrets.cluster_password));
+    for (index, ports) in options.ports.iter().enumerate() {
+        let route = format!(
+            "nats-route://route:{}@127.0.0.1:{}",
+            secrets.cluster_password, ports.cluster
+        );
+        define(&format!("ROUTE_{}", index + 1), quoted(&route));
+    }
+    text.push_str(include_str!("../../nats/server/cluster-node.conf"));
+    Ok(text)
+}
