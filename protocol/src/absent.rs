@@ -35,6 +35,7 @@ pub(crate) fn empty<T>(value: &[T]) -> bool {
 
 /// `deserialize_with` of a field that may be absent and may be null, which mean different things. serde
 /// alone reads a null in JSON as absent.
+#[expect(clippy::option_option, reason = "absent, null and a value are three things")]
 pub(crate) fn null_is_present<'de, D, T>(deserializer: D) -> Result<Option<Option<T>>, D::Error>
 where
     D: Deserializer<'de>,

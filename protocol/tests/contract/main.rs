@@ -1,0 +1,6 @@
+//! The contract with clients: what the frames look like on the wire, what becomes of bad ones, and that
+//! `docs/PROTOCOL.md` and `docs/protocol/` say the same as the code.
+
+mod frames;
+mod golden;
+mod hostile;
