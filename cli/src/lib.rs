@@ -3,6 +3,7 @@
 
 mod data_dir;
 mod setup;
+mod token;
 mod up;
 mod up_file;
 
@@ -28,6 +29,7 @@ struct Cli {
 enum Command {
     Up(up::UpArgs),
     Setup(setup::SetupArgs),
+    Token(token::TokenArgs),
 }
 
 /// Runs the command that the arguments ask for. The process's standard output is the command's result, standard
@@ -36,6 +38,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Up(args) => up::main(args),
         Command::Setup(args) => setup::main(args),
+        Command::Token(args) => token::main(args),
     }
 }
 
