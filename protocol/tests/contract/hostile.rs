@@ -15,7 +15,7 @@ fn refused(text: &str) -> FrameError {
 
 /// (frame, id of the answer, code, field)
 #[track_caller]
-fn check(text: &str, id: Option<u64>, code: ErrorCode, field: Option<&str>) {
+fn check(text: &str, id: Option<u64>, code: &ErrorCode, field: Option<&str>) {
     let refused = refused(text);
     let Error {
         code: found,
@@ -25,7 +25,7 @@ fn check(text: &str, id: Option<u64>, code: ErrorCode, field: Option<&str>) {
     } = &refused.error;
     assert_eq!(
         (refused.id, found, named.as_deref()),
-        (id, &code, field),
+        (id, code, field),
         "{text:.200}: {message}"
     );
     assert!(message.chars().count() < 260, "{message}");
@@ -49,11 +49,11 @@ fn what_is_no_frame_is_bad_frame() {
         r#"{"type":"ping","id":1} {"type":"ping","id":2}"#,
         r#"{"type":"ping","type":"ping","id":1}"#,
         r#"{"type":"ping","id":1,"id":2}"#,
-        r#"{'type':'ping','id':1}"#,
+        r"{'type':'ping','id':1}",
         "{\"type\":\"ping\",\"id\":1,\"note\":\"a\nb\"}",
         "\u{feff}{\"type\":\"ping\",\"id\":1}",
     ] {
-        check(text, None, ErrorCode::BadFrame, None);
+        check(text, None, &ErrorCode::BadFrame, None);
     }
     for text in [
         r#"{"id":1}"#,
@@ -62,7 +62,7 @@ fn what_is_no_frame_is_bad_frame() {
         r#"{"id":1,"type":["ping"]}"#,
         r#"{"id":1,"type":"\ud800"}"#,
     ] {
-        check(text, Some(1), ErrorCode::BadFrame, Some("type"));
+        check(text, Some(1), &ErrorCode::BadFrame, Some("type"));
     }
     let refused = Codec::Json.decode_client(b"{\"type\":\"ping\",\"id\":1,\"a\":\"\xff\"}");
     let refused = refused.expect_err("not UTF-8");
@@ -74,23 +74,23 @@ fn an_unknown_type_is_answered_under_its_id() {
     check(
         r#"{"type":"wave","id":7}"#,
         Some(7),
-        ErrorCode::UnknownType,
+        &ErrorCode::UnknownType,
         Some("type"),
     );
     check(
         r#"{"type":"Ping","id":7}"#,
         Some(7),
-        ErrorCode::UnknownType,
+        &ErrorCode::UnknownType,
         Some("type"),
     );
     check(
         r#"{"type":"welcome"}"#,
         None,
-        ErrorCode::UnknownType,
+        &ErrorCode::UnknownType,
         Some("type"),
     );
     let long = format!(r#"{{"type":"{}","id":7}}"#, "x".repeat(100_000));
-    check(&long, Some(7), ErrorCode::UnknownType, Some("type"));
+    check(&long, Some(7), &ErrorCode::UnknownType, Some("type"));
 }
 
 #[test]
@@ -116,20 +116,20 @@ fn deep_nesting_in_a_known_field_is_only_a_wrong_type() {
             r#"{{"type":"createChat","id":1,"participants":{}"#,
             nest.repeat(20_000)
         );
-        check(&text, None, ErrorCode::BadFrame, None);
+        check(&text, None, &ErrorCode::BadFrame, None);
     }
     let deep = format!("{}{}", "[".repeat(60_000), "]".repeat(60_000));
     let text = format!(r#"{{"type":"createChat","id":1,"participants":{deep}}}"#);
-    check(&text, Some(1), ErrorCode::BadRequest, Some("participants[0]"));
+    check(&text, Some(1), &ErrorCode::BadRequest, Some("participants[0]"));
     let text = format!(r#"{{"type":{deep},"id":1}}"#);
-    check(&text, Some(1), ErrorCode::BadFrame, Some("type"));
+    check(&text, Some(1), &ErrorCode::BadFrame, Some("type"));
     let text = format!(r#"{{"type":"ping","id":{deep}}}"#);
-    check(&text, None, ErrorCode::BadRequest, Some("id"));
+    check(&text, None, &ErrorCode::BadRequest, Some("id"));
 }
 
 #[test]
 fn the_field_at_fault_is_named() {
-    let bad = |text: &str, id: Option<u64>, field: &str| check(text, id, ErrorCode::BadRequest, Some(field));
+    let bad = |text: &str, id: Option<u64>, field: &str| check(text, id, &ErrorCode::BadRequest, Some(field));
     // Missing.
     bad(r#"{"type":"ping"}"#, None, "id");
     bad(r#"{"type":"ping","id":null}"#, None, "id");
@@ -204,7 +204,7 @@ fn the_field_is_named_within_what_a_server_says_too() {
 fn numbers_above_what_javascript_reads_are_refused() {
     let over = NUMBER_MAX + 1;
     let bad =
-        |text: String, id: Option<u64>, field: &str| check(&text, id, ErrorCode::BadRequest, Some(field));
+        |text: String, id: Option<u64>, field: &str| check(&text, id, &ErrorCode::BadRequest, Some(field));
     bad(format!(r#"{{"type":"ping","id":{over}}}"#), None, "id");
     bad(format!(r#"{{"type":"getChat","id":{over}}}"#), None, "chatId");
     bad(format!(r#"{{"type":"ping","id":{}}}"#, u64::MAX), None, "id");

@@ -4,3 +4,4 @@
 mod frames;
 mod golden;
 mod hostile;
+mod round_trip;
