@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::absent;
 use crate::frames::frames;
 use crate::id::{AttachmentId, ChatId, ClientId, MessageId, RequestId};
+use crate::limits::{ATTACHMENTS_MAX, NAME_CHARS_MAX};
 use crate::user_id::UserId;
 
 frames! {
@@ -57,6 +58,7 @@ pub struct Hello {
     pub token: Option<String>,
     /// What the user calls this device: 1 to 100 characters.
     #[serde(skip_serializing_if = "absent::none")]
+    #[schemars(length(min = 1, max = NAME_CHARS_MAX))]
     pub name: Option<String>,
     /// Remove this client of the same user to make room.
     #[serde(skip_serializing_if = "absent::none")]
@@ -86,6 +88,7 @@ pub struct CreateChat {
     pub participants: Vec<UserId>,
     /// 1 to 100 characters. With one other participant and no name this is the direct chat of the two.
     #[serde(skip_serializing_if = "absent::none")]
+    #[schemars(length(min = 1, max = NAME_CHARS_MAX))]
     pub name: Option<String>,
 }
 
@@ -103,6 +106,7 @@ pub struct SendMessage {
     pub message: String,
     /// What was uploaded before.
     #[serde(default, skip_serializing_if = "absent::empty")]
+    #[schemars(length(max = ATTACHMENTS_MAX))]
     pub attachments: Vec<AttachmentId>,
 }
 
@@ -152,6 +156,7 @@ pub struct CreateAttachment {
     /// The client's number for this request.
     pub id: u64,
     /// SHA-256 of the bytes, 64 hexadecimal digits.
+    #[schemars(regex(pattern = r"^[0-9A-Fa-f]{64}$"))]
     pub hash: String,
     /// Bytes.
     pub size: u64,
@@ -159,6 +164,7 @@ pub struct CreateAttachment {
     pub content_type: String,
     /// A file name for the recipients.
     #[serde(skip_serializing_if = "absent::none")]
+    #[schemars(length(min = 1, max = NAME_CHARS_MAX))]
     pub name: Option<String>,
 }
 
@@ -173,6 +179,7 @@ pub struct ListChats {
     pub after: Option<ChatId>,
     /// 1 to 100; 100 if absent.
     #[serde(skip_serializing_if = "absent::none")]
+    #[schemars(range(min = 1, max = 100))]
     pub limit: Option<u32>,
 }
 
