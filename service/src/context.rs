@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use tidings_metadata::Metadata;
-use tidings_nats::{Bus, Topology};
+use tidings_nats::{Bus, Topology, setup};
 use tokio_util::sync::CancellationToken;
 
 use crate::boot_id::BootId;
 use crate::conditions::{Condition, Conditions};
 use crate::nats_connection::{NatsConnection, NatsSettings};
+use crate::start::install_crypto_provider;
 use crate::tasks::Tasks;
+
+/// For commands, which do one thing at a time, and tests, which do a few.
+const POSTGRES_CONNECTIONS_MAX: u32 = 4;
+/// Of a context without a service.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Handed to a service by [`start::run`](crate::start::run). Cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,6 +54,34 @@ impl Context {
     /// Ready: all conditions hold and nobody asked to stop.
     pub fn is_ready(&self) -> bool {
         !self.stopping.is_cancelled() && self.conditions.hold()
+    }
+
+    /// A context without a service around it, for commands and tests: connects at once, and fails where
+    /// [`start::run`](crate::start::run) would wait. Nothing listens, nothing obeys signals; whoever wants its tasks
+    /// to end cancels `stopping`.
+    pub async fn attach(service: &'static str, nats_url: &str, postgres_url: &str) -> anyhow::Result<Self> {
+        install_crypto_provider();
+        let nats_settings = NatsSettings::parse(nats_url)?;
+        let boot_id = BootId::random();
+        let nats = NatsConnection::connect(&nats_settings, &format!("{service}-{boot_id}")).await?;
+        let bus = Bus::new(nats.client().clone());
+        let topology = setup::check(&bus).await?;
+        let metadata = Metadata::connect(postgres_url, POSTGRES_CONNECTIONS_MAX)?;
+        metadata.check_schema().await?;
+        let stopping = CancellationToken::new();
+        Ok(Self {
+            service,
+            boot_id,
+            nats,
+            nats_settings,
+            bus,
+            topology,
+            metadata,
+            drain_timeout: DRAIN_TIMEOUT,
+            conditions: Conditions::default(),
+            tasks: Tasks::new(stopping.clone()),
+            stopping,
+        })
     }
 
     /// Another connection to the same servers, named `<service>-<boot id>-<purpose>`; see
