@@ -1,1 +1,77 @@
+//! The WebSocket edge: sessions, commands in, deliveries out.
+//!
+//! A connection is one task ([`session`]) around a pure state machine ([`inbox_session`]). What it needs of the
+//! rest is in [`gateway`]; what the rest tells it comes through a [`mailbox`] that nobody waits for.
 
+mod chats;
+mod check;
+mod clients;
+mod config;
+mod confirm;
+mod create_chat;
+mod delivery;
+mod drain;
+mod gateway;
+mod hello;
+mod inbox_reader;
+mod inbox_session;
+mod live;
+mod look_up_chats;
+mod mailbox;
+mod modify_chat_participants;
+mod publisher;
+mod rate_limits;
+mod renew_token;
+mod seen;
+mod send_message;
+mod session;
+mod sessions;
+mod take_over;
+mod unavailable;
+mod upgrade;
+mod window;
+mod wire;
+mod workers;
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
+use tidings_service::{Context, Registration};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{GatewayConfig, Switch};
+
+/// Serves clients until the service is asked to stop, then sends them elsewhere.
+pub async fn run(config: GatewayConfig, context: Context) -> anyhow::Result<()> {
+    let accepting = context.require("listening");
+    let gateway = gateway::Gateway::start(&config, &context).await?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let address = listener.local_addr()?;
+    let registered = CancellationToken::new();
+    Registration::start(&context, Some(address.to_string()), registered.clone()).await?;
+    accepting.holds();
+    tracing::info!(%address, "clients can connect");
+
+    let listener = listener.tap_io(|socket| {
+        // Frames are small and awaited; a socket that refuses the option works without it.
+        let _ = socket.set_nodelay(true);
+    });
+    let router = upgrade::router(gateway.clone(), context.stopping.clone());
+    let stopping = context.stopping.clone();
+    let server = axum::serve(
+        listener,
+        router.into_make_service_with_connect_info::<SocketAddr>(),
+    )
+    .with_graceful_shutdown(async move { stopping.cancelled().await });
+    context
+        .tasks
+        .spawn_essential("listener", async move { Ok(server.await?) });
+    context.stopping.cancelled().await;
+    drain::drain(&gateway.sessions, context.drain_timeout).await;
+    registered.cancel();
+    Ok(())
+}

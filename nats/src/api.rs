@@ -126,6 +126,39 @@ impl Bus {
         }
     }
 
+    /// The last sequence of a stream, according to its leader.
+    pub async fn last_sequence(&self, stream: &str, timeout: Duration) -> Result<u64, ApiError> {
+        #[derive(Deserialize)]
+        struct Info {
+            state: State,
+        }
+        #[derive(Deserialize)]
+        struct State {
+            last_seq: u64,
+        }
+        let info: Info = self
+            .api(&format!("STREAM.INFO.{stream}"), &serde_json::json!({}), timeout)
+            .await?;
+        Ok(info.state.last_seq)
+    }
+
+    /// Deletes every message of a subject.
+    pub async fn purge_subject(
+        &self,
+        stream: &str,
+        subject: &str,
+        timeout: Duration,
+    ) -> Result<(), ApiError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            filter: &'a str,
+        }
+        let body = Body { filter: subject };
+        self.api::<serde::de::IgnoredAny>(&format!("STREAM.PURGE.{stream}"), &body, timeout)
+            .await?;
+        Ok(())
+    }
+
     async fn raw(&self, subject: String, payload: Bytes, timeout: Duration) -> Result<Bytes, ApiError> {
         if !self.connected() {
             return Err(ApiError::Disconnected);

@@ -141,6 +141,36 @@ impl Bus {
             seq: u64,
             next_by_subj: &'a str,
         }
+        let body = Body {
+            seq: from,
+            next_by_subj: subject,
+        };
+        self.leader_get(stream, &body, timeout).await
+    }
+
+    /// The last message of a subject, asked of the stream's leader.
+    pub async fn leader_last(
+        &self,
+        stream: &str,
+        subject: &str,
+        timeout: Duration,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            last_by_subj: &'a str,
+        }
+        let body = Body {
+            last_by_subj: subject,
+        };
+        self.leader_get(stream, &body, timeout).await
+    }
+
+    async fn leader_get(
+        &self,
+        stream: &str,
+        body: &(impl Serialize + Sync),
+        timeout: Duration,
+    ) -> Result<Option<StoredMessage>, ApiError> {
         #[derive(Deserialize)]
         struct Answer {
             message: Stored,
@@ -152,12 +182,8 @@ impl Bus {
             #[serde(default)]
             data: String,
         }
-        let body = Body {
-            seq: from,
-            next_by_subj: subject,
-        };
         match self
-            .api::<Answer>(&format!("STREAM.MSG.GET.{stream}"), &body, timeout)
+            .api::<Answer>(&format!("STREAM.MSG.GET.{stream}"), body, timeout)
             .await
         {
             Ok(Answer {

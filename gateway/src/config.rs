@@ -1,0 +1,76 @@
+//! The gateway's settings.
+
+use std::net::SocketAddr;
+
+use clap::ValueEnum;
+use tidings_service::{CommonConfig, TokenConfig};
+
+/// On or off.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+/// Settings of `tidings gateway`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct GatewayConfig {
+    /// Every service's settings.
+    #[command(flatten)]
+    pub common: CommonConfig,
+
+    /// Which tokens are accepted.
+    #[command(flatten)]
+    pub tokens: TokenConfig,
+
+    /// Where clients connect: WebSocket at /v1/ws, versions and limits at /v1.
+    ///
+    /// Plain HTTP: TLS ends at the load balancer in front, since in the process it would cost 20 KB a connection.
+    #[arg(
+        long,
+        env = "TIDINGS_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
+    pub listen: SocketAddr,
+
+    /// The rates of PROTOCOL §6. `off` is for load tests: then one client can keep everybody waiting.
+    #[arg(
+        long,
+        env = "TIDINGS_RATE_LIMITS",
+        value_enum,
+        default_value = "on",
+        value_name = "on|off"
+    )]
+    pub rate_limits: Switch,
+
+    /// Whether each client has a durable consumer, which shows in `nats consumer info` what it has yet to confirm.
+    ///
+    /// `off` is for large fleets: nats-server holds 70 to 80 KB for each, and carries up to twice as much without.
+    /// Inboxes are read by Direct Get alone then.
+    #[arg(
+        long,
+        env = "TIDINGS_INBOX_DURABLES",
+        value_enum,
+        default_value = "on",
+        value_name = "on|off"
+    )]
+    pub inbox_durables: Switch,
+
+    /// Where clients upload and download attachments, told in `welcome`. [default: not told]
+    #[arg(long, env = "TIDINGS_MEDIA_URL", value_name = "URL")]
+    pub media_url: Option<String>,
+
+    /// Connections that have not said hello yet, from one address; more are refused with 429.
+    ///
+    /// Behind a load balancer all clients may come from its address.
+    #[arg(
+        long,
+        env = "TIDINGS_UNAUTHENTICATED_MAX",
+        default_value_t = 1000,
+        value_name = "N"
+    )]
+    pub unauthenticated_max: u32,
+}

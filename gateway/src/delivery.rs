@@ -1,0 +1,90 @@
+//! An entry, as a frame for one connection.
+
+use tidings_nats::{ChatUpdate, Entry, Event};
+use tidings_protocol::{self as protocol, NewMessage, Role, ServerFrame, UserId, You};
+
+/// The frame with the delivery's number, for this reader.
+pub(crate) fn frame(entry: &Entry, delivery: u64, reader: &UserId) -> ServerFrame {
+    match &entry.event {
+        Event::Message(message) => ServerFrame::NewMessage(NewMessage {
+            delivery,
+            chat_id: message.chat_id,
+            seq: entry.seq,
+            message_id: message.message_id,
+            user_id: message.user_id.clone(),
+            client_id: message.client_id,
+            sent_at: message.sent_at,
+            message: message.message.clone(),
+            attachments: message.attachments.clone(),
+        }),
+        Event::ChatUpdate(update) => ServerFrame::ChatUpdate(protocol::ChatUpdate {
+            delivery,
+            chat_id: update.chat_id,
+            seq: entry.seq,
+            version: update.version,
+            at: update.at,
+            by: update.by.clone(),
+            kind: update.kind,
+            name: update.name.clone(),
+            you: you(update, reader),
+            added: update.added.clone(),
+            removed: update.removed.clone(),
+            participants: update.participants.clone(),
+        }),
+    }
+}
+
+/// What a change means for one who reads it.
+fn you(update: &ChatUpdate, reader: &UserId) -> You {
+    if update.removed.contains(reader) {
+        return You::Removed;
+    }
+    if update.added.contains(reader) {
+        return You::Added;
+    }
+    let role = update
+        .participants
+        .iter()
+        .find(|participant| participant.user_id == *reader);
+    match role.map(|participant| participant.role) {
+        Some(Role::Admin) => You::Admin,
+        Some(Role::Member) => You::Member,
+        // Only participants and those who were removed get the entry.
+        None => You::Removed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tidings_protocol::{ChatId, ChatKind, Participant, Timestamp};
+
+    #[test]
+    fn a_change_says_what_it_means_for_the_reader() {
+        let user = |id: &str| UserId::new(id).expect("a user id");
+        let participant = |id: &str, role| Participant {
+            user_id: user(id),
+            role,
+        };
+        let update = ChatUpdate {
+            chat_id: ChatId(uuid::Uuid::from_u128(1)),
+            version: 2,
+            kind: ChatKind::Group,
+            name: None,
+            by: user("alice"),
+            at: Timestamp(0),
+            added: vec![user("dave")],
+            removed: vec![user("carol")],
+            participants: vec![
+                participant("alice", Role::Admin),
+                participant("bob", Role::Member),
+                participant("dave", Role::Member),
+            ],
+        };
+        let means = |id: &str| you(&update, &user(id));
+        assert_eq!(
+            ["alice", "bob", "carol", "dave"].map(means),
+            [You::Admin, You::Member, You::Removed, You::Added]
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! What the connections of one gateway share.
+
+use std::sync::Arc;
+
+use tidings_metadata::Metadata;
+use tidings_nats::{Bus, Invalidation, Topology};
+use tidings_service::{BootId, Context, Forget, Invalidations, LivingWatch, Tasks, TokenVerifier};
+use tokio::sync::Semaphore;
+
+use crate::chats::{self, ChatCache};
+use crate::check;
+use crate::config::{GatewayConfig, Switch};
+use crate::confirm::Confirmer;
+use crate::inbox_reader;
+use crate::live::Live;
+use crate::mailbox::Ending;
+use crate::publisher::Publisher;
+use crate::rate_limits::{self, RateLimits};
+use crate::seen::Seen;
+use crate::sessions::Sessions;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) boot_id: BootId,
+    pub(crate) bus: Bus,
+    pub(crate) publisher: Publisher,
+    pub(crate) topology: Topology,
+    pub(crate) metadata: Metadata,
+    pub(crate) tokens: TokenVerifier,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) gateways: LivingWatch,
+    pub(crate) chats: ChatCache,
+    pub(crate) confirmer: Confirmer,
+    pub(crate) rate_limits: Arc<RateLimits>,
+    pub(crate) seen: Seen,
+    pub(crate) tasks: Tasks,
+    pub(crate) media_url: Option<String>,
+    pub(crate) inbox_durables: bool,
+    /// Readings of inboxes under way.
+    pub(crate) readings: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// Starts everything that runs beside the connections.
+    pub(crate) async fn start(config: &GatewayConfig, context: &Context) -> anyhow::Result<Arc<Self>> {
+        let topology = context.topology;
+        let sessions = Arc::new(Sessions::default());
+        let live = Live::start(context, sessions.clone()).await?;
+        let (confirmer, deletions) = Confirmer::new(context.bus.clone());
+        context.tasks.spawn(deletions);
+        let checks = check::run(context.bus.clone(), topology, sessions.clone());
+        let stopping = context.stopping.clone();
+        context.tasks.spawn(async move {
+            stopping.run_until_cancelled(checks).await;
+        });
+        let gateway = Arc::new(Self {
+            boot_id: context.boot_id,
+            bus: context.bus.clone(),
+            publisher: Publisher::start(context).await?,
+            topology,
+            metadata: context.metadata.clone(),
+            tokens: TokenVerifier::start(&config.tokens, context).await?,
+            sessions,
+            live,
+            gateways: LivingWatch::start(context, "gateway").await?,
+            chats: chats::cache(),
+            confirmer,
+            rate_limits: Arc::new(RateLimits::new(config.rate_limits, config.unauthenticated_max)),
+            seen: Seen::default(),
+            tasks: context.tasks.clone(),
+            media_url: config.media_url.clone(),
+            inbox_durables: config.inbox_durables == Switch::On,
+            readings: Arc::new(Semaphore::new(inbox_reader::READINGS_MAX)),
+        });
+        gateway.watch_invalidations(context).await?;
+        gateway.clone().spawn_upkeep(context);
+        Ok(gateway)
+    }
+
+    /// Chats are forgotten; a user's sessions are looked at, since one of them may have been removed.
+    async fn watch_invalidations(self: &Arc<Self>, context: &Context) -> anyhow::Result<()> {
+        let gateway = Arc::downgrade(self);
+        Invalidations::start(context, move |forget| {
+            let Some(gateway) = gateway.upgrade() else { return };
+            match forget {
+                Forget::Everything => gateway.chats.clear(),
+                Forget::One(Invalidation::Chat { chat_id, .. }) => gateway.chats.invalidate(&chat_id),
+                Forget::One(Invalidation::User { user_id }) => {
+                    let sessions = gateway.sessions.of_user(&user_id);
+                    if !sessions.is_empty() {
+                        let task = gateway.clone();
+                        gateway
+                            .tasks
+                            .spawn(async move { task.close_removed(&user_id, sessions).await });
+                    }
+                }
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Closes those of a user's sessions whose client is not active any more.
+    async fn close_removed(
+        &self,
+        user_id: &tidings_protocol::UserId,
+        sessions: Vec<Arc<crate::sessions::SessionHandle>>,
+    ) {
+        let active = match self.metadata.active_clients(std::slice::from_ref(user_id)).await {
+            Ok(mut active) => active.remove(user_id).unwrap_or_default(),
+            Err(error) => {
+                // The removed client's next hello is refused all the same.
+                tracing::warn!(%error, "a user's clients have changed, and cannot be looked up");
+                return;
+            }
+        };
+        for session in sessions {
+            if !active.contains(&session.client_id) {
+                session
+                    .mailbox
+                    .close(Ending::Asked(tidings_nats::CloseReason::Removed));
+            }
+        }
+    }
+
+    /// What is done every minute.
+    fn spawn_upkeep(self: Arc<Self>, context: &Context) {
+        let stopping = context.stopping.clone();
+        let gateway = Arc::downgrade(&self);
+        context.tasks.spawn(async move {
+            let upkeep = async {
+                let mut interval = tokio::time::interval(rate_limits::UPKEEP_INTERVAL);
+                loop {
+                    interval.tick().await;
+                    let Some(gateway) = gateway.upgrade() else { return };
+                    gateway.rate_limits.upkeep();
+                    gateway.seen.write(&gateway.metadata, &gateway.sessions).await;
+                    metrics::gauge!("tidings_sessions").set(gateway.sessions.len() as f64);
+                }
+            };
+            stopping.run_until_cancelled(upkeep).await;
+        });
+    }
+}

@@ -1,0 +1,356 @@
+//! From an open socket to a session: hello, token, registration, newest wins, welcome.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings_metadata::{OutboxKey, RegisterClient, RegisterError, Registered};
+use tidings_nats::{CloseReason, INVALIDATIONS, SessionKey};
+use tidings_protocol::{
+    ClientFrame, CloseCode, Error, ErrorCode, FrameError, Hello, Limits, Registration, Reply, ServerFrame,
+    Welcome,
+};
+use tidings_service::{Claims, clock};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::Gateway;
+use crate::inbox_reader::InboxReader;
+use crate::mailbox::{Ending, Mailbox};
+use crate::rate_limits::Unauthenticated;
+use crate::sessions::{SessionHandle, Superseded};
+use crate::take_over;
+use crate::unavailable::{database_error, unavailable};
+use crate::wire::{Incoming, Wire};
+
+/// For the first hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// For another one with `replace`: somebody has to choose.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Frames that are no hello; whoever sends more speaks something else.
+const WRONG_FRAMES_MAX: u32 = 16;
+/// For the end of INVALIDATIONS.
+const INFO_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the old connection of the same client to be closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A session that has begun.
+pub(crate) struct Opened {
+    pub(crate) wire: Wire,
+    pub(crate) handle: Arc<SessionHandle>,
+    pub(crate) claims: Claims,
+    pub(crate) reader: InboxReader,
+    /// Up to where INVALIDATIONS must be applied for every worker to know of this client.
+    pub(crate) invalidations_sequence: u64,
+}
+
+/// Why a hello was not enough.
+struct Refused {
+    error: Error,
+    /// The connection ends with this; else another hello may follow.
+    close: Option<CloseCode>,
+}
+
+impl Refused {
+    fn closing(error: Error, close: CloseCode) -> Self {
+        Self {
+            error,
+            close: Some(close),
+        }
+    }
+}
+
+/// Waits for a hello that is good. None if the connection has ended instead.
+pub(crate) async fn hello(
+    gateway: &Arc<Gateway>,
+    mut wire: Wire,
+    bearer: Option<String>,
+    address: IpAddr,
+    unauthenticated: Unauthenticated,
+) -> Option<Opened> {
+    let mut deadline = Instant::now() + HELLO_TIMEOUT;
+    let mut wrong_frames = 0;
+    loop {
+        let incoming = tokio::time::timeout_at(deadline, wire.next()).await;
+        let answer = match incoming {
+            Err(_) => {
+                wire.close(CloseCode::Timeout, ErrorCode::NotHello, None).await;
+                return None;
+            }
+            Ok(Incoming::Gone) => return None,
+            Ok(Incoming::SignOfLife) => continue,
+            Ok(Incoming::Unacceptable(code)) => {
+                wire.close(code, ErrorCode::BadFrame, None).await;
+                return None;
+            }
+            Ok(Incoming::Bad(FrameError { id, error })) => Reply::failure(id, error),
+            Ok(Incoming::Frame(ClientFrame::Hello(hello))) => {
+                let id = hello.id;
+                match open(gateway, hello, bearer.as_deref()).await {
+                    Ok(session) => {
+                        drop(unauthenticated);
+                        return welcome(gateway, wire, id, session).await;
+                    }
+                    Err(refused) => {
+                        let too_often = gateway.rate_limits.failed_hello(address);
+                        if refused.error.code == ErrorCode::TooManyClients {
+                            deadline = Instant::now() + REPLACE_TIMEOUT;
+                        }
+                        let code = refused.error.code.clone();
+                        let retry_after_ms = refused.error.retry_after_ms;
+                        if wire
+                            .write(&Reply::failure(Some(id), refused.error).into())
+                            .await
+                            .is_err()
+                        {
+                            return None;
+                        }
+                        if let Some(close) = refused.close {
+                            wire.close(close, code, retry_after_ms).await;
+                            return None;
+                        }
+                        if let Err(error) = too_often {
+                            wire.close(CloseCode::Overloaded, error.code, error.retry_after_ms)
+                                .await;
+                            return None;
+                        }
+                        wire.flush().await.ok()?;
+                        continue;
+                    }
+                }
+            }
+            Ok(Incoming::Frame(frame)) => {
+                let error = Error::new(ErrorCode::NotHello, "the first frame is hello");
+                Reply::failure(frame.id(), error)
+            }
+        };
+        wrong_frames += 1;
+        if wire.write(&answer.into()).await.is_err() || wire.flush().await.is_err() {
+            return None;
+        }
+        if wrong_frames >= WRONG_FRAMES_MAX {
+            wire.close(CloseCode::NotTidings, ErrorCode::NotHello, None).await;
+            return None;
+        }
+    }
+}
+
+/// What [`open`] has found and made.
+struct Session {
+    handle: Arc<SessionHandle>,
+    claims: Claims,
+    registration: Registration,
+    reader: InboxReader,
+    backlog: u64,
+    invalidations_sequence: u64,
+}
+
+async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Result<Session, Refused> {
+    let hello = ClientFrame::Hello(hello);
+    hello.validate().map_err(|error| Refused { error, close: None })?;
+    let ClientFrame::Hello(hello) = hello else {
+        unreachable!("it was a hello a line ago")
+    };
+    let token = hello.token.as_deref().or(bearer).ok_or_else(|| {
+        let error = Error::new(
+            ErrorCode::Unauthorized,
+            "a token is required, here or in the Authorization header",
+        );
+        Refused::closing(error.at("token"), CloseCode::Unauthorized)
+    })?;
+    let claims = gateway
+        .tokens
+        .verify(token, clock::now())
+        .await
+        .map_err(|error| {
+            let error: Error = error.into();
+            let close = if error.code == ErrorCode::Unavailable {
+                CloseCode::Overloaded
+            } else {
+                CloseCode::Unauthorized
+            };
+            Refused::closing(error.at("token"), close)
+        })?;
+    let registered = register(gateway, &claims, &hello).await?;
+    if let Some(removed) = registered.removed {
+        gateway.after_removal(&claims.user, removed).await;
+    }
+    let invalidations_sequence = announce(gateway, &claims, &registered).await?;
+    let mut reader = InboxReader::new(
+        gateway.bus.clone(),
+        &gateway.topology,
+        &claims.user,
+        claims.client,
+        registered.heir,
+        gateway.readings.clone(),
+    );
+    let (handle, older) = take_over(gateway, &claims, registered.heir).await?;
+    close_older(gateway, &handle, older).await;
+    let backlog = if gateway.inbox_durables {
+        reader.open_durable(&gateway.topology, &claims.user).await
+    } else {
+        None
+    };
+    Ok(Session {
+        handle,
+        registration: registered.registration,
+        reader,
+        backlog: backlog.unwrap_or(0),
+        invalidations_sequence,
+        claims,
+    })
+}
+
+async fn register(gateway: &Gateway, claims: &Claims, hello: &Hello) -> Result<Registered, Refused> {
+    let register = RegisterClient {
+        user: claims.user.clone(),
+        client: claims.client,
+        name: hello.name.clone(),
+        replace: hello.replace,
+    };
+    let error = match gateway.metadata.register_client(register).await {
+        Ok(registered) => return Ok(registered),
+        Err(error) => error,
+    };
+    let sentence = error.to_string();
+    Err(match error {
+        RegisterError::Removed => Refused::closing(
+            Error::new(ErrorCode::ClientRemoved, sentence),
+            CloseCode::Forbidden,
+        ),
+        RegisterError::Suspended => {
+            Refused::closing(Error::new(ErrorCode::Suspended, sentence), CloseCode::Forbidden)
+        }
+        RegisterError::ForeignClient => Refused::closing(
+            Error::new(ErrorCode::Unauthorized, sentence).at("token"),
+            CloseCode::Unauthorized,
+        ),
+        RegisterError::TooManyClients(clients) => {
+            let mut error = Error::new(ErrorCode::TooManyClients, sentence);
+            error.clients = Some(gateway.with_presence(clients).await);
+            Refused { error, close: None }
+        }
+        RegisterError::ReplaceNotFound => Refused {
+            error: Error::new(ErrorCode::NotFound, sentence).at("replace"),
+            close: None,
+        },
+        RegisterError::Database(error) => Refused::closing(database_error(&error), CloseCode::Overloaded),
+    })
+}
+
+/// Tells the workers of a client that they do not know yet, and says up to where they must have read.
+async fn announce(gateway: &Gateway, claims: &Claims, registered: &Registered) -> Result<u64, Refused> {
+    if !registered.changed {
+        return Ok(0);
+    }
+    match gateway.flush(OutboxKey::User(claims.user.clone())).await {
+        Ok(flushed) => match flushed.last() {
+            Some(last) => Ok(last.seq),
+            // Somebody else has published it; whatever is in the stream now includes it.
+            None => gateway
+                .bus
+                .last_sequence(INVALIDATIONS, INFO_TIMEOUT)
+                .await
+                .map_err(|error| {
+                    tracing::debug!(%error, "the end of INVALIDATIONS is not known");
+                    Refused::closing(
+                        unavailable("the client is not announced yet"),
+                        CloseCode::Overloaded,
+                    )
+                }),
+        },
+        Err(error) => {
+            tracing::debug!(%error, "a new client is not announced yet");
+            Err(Refused::closing(
+                unavailable("the client is not announced yet"),
+                CloseCode::Overloaded,
+            ))
+        }
+    }
+}
+
+/// Writes this connection's key, and takes its place among this gateway's sessions.
+async fn take_over(
+    gateway: &Gateway,
+    claims: &Claims,
+    heir: bool,
+) -> Result<(Arc<SessionHandle>, Option<SessionKey>), Refused> {
+    let connection = rand::random();
+    let key = SessionKey {
+        gateway: gateway.boot_id.to_string(),
+        connection,
+        user_id: claims.user.clone(),
+        since: clock::now(),
+    };
+    let written = take_over::write_key(&gateway.bus, claims.client, &key).await;
+    let (revision, older) = written.map_err(|error| {
+        tracing::debug!(client.id = %claims.client, %error, "the session's key was not written");
+        Refused::closing(
+            unavailable("the session could not be opened"),
+            CloseCode::Overloaded,
+        )
+    })?;
+    let handle = Arc::new(SessionHandle {
+        client_id: claims.client,
+        user_id: claims.user.clone(),
+        shard: gateway.topology.shard(&claims.user),
+        heir,
+        connection,
+        revision,
+        mailbox: Mailbox::default(),
+        closed: CancellationToken::new(),
+    });
+    Ok((handle, older))
+}
+
+/// Closes the connection that this one replaces, and waits a second for it.
+async fn close_older(gateway: &Gateway, handle: &Arc<SessionHandle>, older: Option<SessionKey>) {
+    match gateway.sessions.insert(handle) {
+        Ok(Some(older)) => {
+            older.mailbox.close(Ending::Asked(CloseReason::Replaced));
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, older.closed.cancelled()).await;
+        }
+        Ok(None) => {}
+        Err(Superseded) => handle.mailbox.close(Ending::Asked(CloseReason::Replaced)),
+    }
+    if let Some(key) = older.filter(|key| key.gateway != gateway.boot_id.to_string()) {
+        take_over::close_elsewhere(&gateway.bus, handle.client_id, &key, CloseReason::Replaced).await;
+    }
+}
+
+async fn welcome(gateway: &Gateway, mut wire: Wire, id: u64, session: Session) -> Option<Opened> {
+    let Session {
+        handle,
+        claims,
+        registration,
+        reader,
+        backlog,
+        invalidations_sequence,
+    } = session;
+    let welcome = ServerFrame::Welcome(Welcome {
+        id,
+        user_id: claims.user.clone(),
+        client_id: claims.client,
+        registration,
+        server_time: clock::now(),
+        token_expires_at: claims.expires_at,
+        media_url: gateway.media_url.clone(),
+        backlog,
+        limits: Limits::default(),
+    });
+    gateway.seen.note(handle.client_id);
+    let opened = Opened {
+        handle,
+        claims,
+        reader,
+        invalidations_sequence,
+        wire: {
+            if wire.write(&welcome).await.is_err() {
+                // The session ends as any other does.
+                tracing::debug!("the socket was gone before the welcome");
+            }
+            wire
+        },
+    };
+    Some(opened)
+}

@@ -1,0 +1,225 @@
+//! The reader of the live lane: notices and beacons from the workers, requests to close from other gateways. It
+//! never waits for a socket.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+use tidings_nats::{CloseRequest, Entry, LiveMessage, Notice, close_subject, live_subject};
+use tidings_service::{Context, LivingWatch, NatsConnection};
+
+use crate::mailbox::Ending;
+use crate::sessions::{SessionHandle, Sessions};
+use crate::workers::{Verdict, Workers};
+
+/// How often silence is looked for.
+const SILENCE_CHECK: Duration = Duration::from_secs(1);
+
+/// A session that waits until every worker knows of it.
+#[derive(Debug)]
+struct Fence {
+    handle: Arc<SessionHandle>,
+    invalidations_sequence: u64,
+}
+
+/// The live lane of this gateway.
+#[derive(Debug)]
+pub(crate) struct Live {
+    sessions: Arc<Sessions>,
+    state: Mutex<State>,
+    living: LivingWatch,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    workers: Workers,
+    fences: Vec<Fence>,
+}
+
+impl Live {
+    /// Starts reading, on a connection of its own: notices must not wait behind anything.
+    pub(crate) async fn start(context: &Context, sessions: Arc<Sessions>) -> anyhow::Result<Arc<Self>> {
+        let connection = context.connect_nats("live").await?;
+        let living = LivingWatch::start(context, "fanout-worker").await?;
+        let live = Arc::new(Self {
+            sessions,
+            state: Mutex::default(),
+            living,
+        });
+        let gateway = context.boot_id.to_string();
+        let notices = connection.client().subscribe(live_subject(&gateway)).await?;
+        let closes = connection.client().subscribe(close_subject(&gateway)).await?;
+        connection.client().flush().await?;
+        live.update_registered();
+        context.tasks.spawn_essential(
+            "live",
+            live.clone().run(context.clone(), connection, notices, closes),
+        );
+        Ok(live)
+    }
+
+    /// Tells the session when every living worker looks clients up at its revision of SESSIONS or later and has
+    /// forgotten what was invalidated up to the sequence.
+    pub(crate) async fn fence(&self, handle: &Arc<SessionHandle>, invalidations_sequence: u64) {
+        // Whoever registered as a worker before now is waited for; whoever does later reads SESSIONS first.
+        if let Err(error) = self.living.after(tokio::time::Instant::now()).await {
+            tracing::debug!("the living workers could not be listed: {error:#}");
+        }
+        self.update_registered();
+        let fence = Fence {
+            handle: handle.clone(),
+            invalidations_sequence,
+        };
+        self.state.lock().fences.push(fence);
+        self.settle_fences();
+    }
+
+    async fn run(
+        self: Arc<Self>,
+        context: Context,
+        connection: NatsConnection,
+        mut notices: async_nats::Subscriber,
+        mut closes: async_nats::Subscriber,
+    ) -> anyhow::Result<()> {
+        let mut state = connection.state();
+        let mut doubts = { *state.borrow_and_update() };
+        let mut living = self.living.subscribe();
+        let mut silence = tokio::time::interval(SILENCE_CHECK);
+        loop {
+            tokio::select! {
+                message = notices.next() => match message {
+                    Some(message) => self.message(&message.payload),
+                    None => anyhow::bail!("the subscription to notices ended"),
+                },
+                message = closes.next() => match message {
+                    Some(message) => self.close_request(&context, &connection, message),
+                    None => anyhow::bail!("the subscription to requests to close ended"),
+                },
+                Ok(()) = state.changed() => {
+                    let now = *state.borrow_and_update();
+                    if now.connects != doubts.connects || now.slow_consumers != doubts.slow_consumers {
+                        self.doubt("connection");
+                    }
+                    doubts = now;
+                }
+                Ok(()) = living.changed() => {
+                    self.update_registered();
+                    self.settle_fences();
+                }
+                _ = silence.tick() => {
+                    if self.state.lock().workers.any_fell_silent(Instant::now()) {
+                        self.doubt("silent worker");
+                    }
+                    self.settle_fences();
+                }
+                // Sessions are closed by then; what still comes is for nobody.
+                () = context.stopping.cancelled(), if self.sessions.len() == 0 => return Ok(()),
+            }
+        }
+    }
+
+    fn message(&self, payload: &[u8]) {
+        match LiveMessage::decode(payload) {
+            Ok(LiveMessage::Notice(notice)) => {
+                let verdict = self
+                    .state
+                    .lock()
+                    .workers
+                    .notice(notice.worker, notice.number, Instant::now());
+                if verdict == Verdict::Gap {
+                    self.doubt("gap");
+                }
+                self.deliver(&notice);
+            }
+            Ok(LiveMessage::Beacon(beacon)) => {
+                let verdict = self.state.lock().workers.beacon(&beacon, Instant::now());
+                if verdict == Verdict::Gap {
+                    self.doubt("gap");
+                }
+                self.settle_fences();
+            }
+            Err(error) => {
+                // It may have been a notice.
+                tracing::warn!(%error, "a message on the live lane cannot be read");
+                self.doubt("unreadable");
+            }
+        }
+    }
+
+    fn deliver(&self, notice: &Notice) {
+        let entry = match Entry::decode(&notice.entry) {
+            Ok(entry) => Arc::new(entry),
+            Err(error) => {
+                tracing::warn!(%error, "an entry on the live lane cannot be read");
+                return self.doubt("unreadable");
+            }
+        };
+        for recipient in &notice.recipients {
+            let handle = self.sessions.get(recipient.client_id);
+            if let Some(handle) = handle.filter(|handle| handle.connection == recipient.connection) {
+                handle
+                    .mailbox
+                    .notice(entry.clone(), recipient.sequence, notice.entry.len());
+            }
+        }
+    }
+
+    /// Every session must read.
+    fn doubt(&self, cause: &'static str) {
+        metrics::counter!("tidings_doubts_total", "cause" => cause).increment(1);
+        tracing::debug!(cause, "notices may have been lost: every session reads");
+        self.sessions.doubt_all();
+    }
+
+    fn close_request(&self, context: &Context, connection: &NatsConnection, message: async_nats::Message) {
+        let Ok(request) = CloseRequest::decode(&message.payload) else {
+            tracing::warn!("a request to close cannot be read");
+            return;
+        };
+        let handle = self.sessions.get(request.client_id).filter(|handle| {
+            request
+                .connection
+                .is_none_or(|connection| connection == handle.connection)
+        });
+        if let Some(handle) = &handle {
+            handle.mailbox.close(Ending::Asked(request.reason));
+        }
+        let client = connection.client().clone();
+        context.tasks.spawn(async move {
+            if let Some(handle) = handle {
+                handle.closed.cancelled().await;
+            }
+            if let Some(reply) = message.reply {
+                // Whoever asked waits a second at most; nothing depends on the answer.
+                let _ = client.publish(reply, bytes::Bytes::new()).await;
+            }
+        });
+    }
+
+    fn update_registered(&self) {
+        let registered = self
+            .living
+            .now()
+            .instances
+            .keys()
+            .map(|boot_id| boot_id.0)
+            .collect();
+        self.state.lock().workers.registered(registered);
+    }
+
+    fn settle_fences(&self) {
+        let mut state = self.state.lock();
+        let State { workers, fences } = &mut *state;
+        fences.retain(|fence| {
+            if fence.handle.closed.is_cancelled() {
+                return false;
+            }
+            let passed = workers.have_passed(fence.handle.revision, fence.invalidations_sequence);
+            if passed {
+                fence.handle.mailbox.fence_passed();
+            }
+            !passed
+        });
+    }
+}

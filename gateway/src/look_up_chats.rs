@@ -1,0 +1,40 @@
+//! `listChats` and `getChat`.
+
+use tidings_protocol::{Error, GetChat, ListChats, Reply};
+
+use crate::gateway::Gateway;
+use crate::sessions::SessionHandle;
+use crate::unavailable::database_error;
+
+/// Chats of a page when the client does not say, and at most: a page of full chats is about 500 KB.
+const PAGE: u32 = 100;
+
+impl Gateway {
+    /// A page of the user's chats.
+    pub(crate) async fn list_chats(
+        &self,
+        session: &SessionHandle,
+        request: ListChats,
+    ) -> Result<Reply, Error> {
+        let limit = request.limit.unwrap_or(PAGE);
+        let page = self
+            .metadata
+            .list_chats(&session.user_id, request.after, limit)
+            .await;
+        let (chats, next) = page.map_err(|error| database_error(&error))?;
+        Ok(Reply {
+            chats: Some(chats),
+            next: Some(next),
+            ..Reply::success(request.id)
+        })
+    }
+
+    /// One chat that the user is in.
+    pub(crate) async fn get_chat(&self, session: &SessionHandle, request: GetChat) -> Result<Reply, Error> {
+        let record = self.chat_of(request.chat_id, &session.user_id).await?;
+        Ok(Reply {
+            chat: Some(record.chat.clone()),
+            ..Reply::success(request.id)
+        })
+    }
+}

@@ -1,0 +1,209 @@
+//! How much of each thing is let through. Buckets of this process: with several gateways a chat gets the rate of
+//! each that its senders are connected to, and CHATS' own bound per chat is the exact one.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
+use tidings_protocol::{ChatId, Error, ErrorCode, UserId};
+
+use crate::config::Switch;
+
+/// How often buckets that are full again are forgotten.
+pub(crate) const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
+
+const fn number(value: u32) -> NonZeroU32 {
+    NonZeroU32::new(value).expect("rates are above zero")
+}
+
+/// A client: 60 messages at once, then 5 a second.
+fn client_quota() -> Quota {
+    Quota::per_second(number(5)).allow_burst(number(60))
+}
+
+/// A chat: 100 at once, then 20 a second.
+fn chat_quota() -> Quota {
+    Quota::per_second(number(20)).allow_burst(number(100))
+}
+
+/// `createChat` and ADD: 60 an hour a user.
+fn invitation_quota() -> Quota {
+    Quota::per_hour(number(60))
+}
+
+/// Failed hellos: 60 at once, then one a second an address, so that nobody tries tokens or floods the database.
+fn failed_hello_quota() -> Quota {
+    Quota::per_second(number(1)).allow_burst(number(60))
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct RateLimits {
+    on: bool,
+    chats: DefaultKeyedRateLimiter<ChatId>,
+    invitations: DefaultKeyedRateLimiter<UserId>,
+    failed_hellos: DefaultKeyedRateLimiter<IpAddr>,
+    unauthenticated: Mutex<HashMap<IpAddr, u32>>,
+    unauthenticated_max: u32,
+}
+
+/// The bucket of one client, kept by its connection.
+pub(crate) type ClientLimit = Option<DefaultDirectRateLimiter>;
+
+impl RateLimits {
+    pub(crate) fn new(switch: Switch, unauthenticated_max: u32) -> Self {
+        Self {
+            on: switch == Switch::On,
+            chats: RateLimiter::keyed(chat_quota()),
+            invitations: RateLimiter::keyed(invitation_quota()),
+            failed_hellos: RateLimiter::keyed(failed_hello_quota()),
+            unauthenticated: Mutex::default(),
+            unauthenticated_max,
+        }
+    }
+
+    /// A new client's bucket.
+    pub(crate) fn client(&self) -> ClientLimit {
+        self.on.then(|| RateLimiter::direct(client_quota()))
+    }
+
+    /// One more message of a client.
+    pub(crate) fn check_client(limit: &ClientLimit) -> Result<(), Error> {
+        let Some(limit) = limit else { return Ok(()) };
+        limit.check().map_err(|until| {
+            limited(
+                "this client's messages",
+                until.wait_time_from(DefaultClock::default().now()),
+            )
+        })
+    }
+
+    /// One more message to a chat.
+    pub(crate) fn check_chat(&self, chat_id: ChatId) -> Result<(), Error> {
+        self.check(&self.chats, &chat_id, "this chat's messages")
+    }
+
+    /// One more chat or participant by a user.
+    pub(crate) fn check_invitation(&self, user_id: &UserId) -> Result<(), Error> {
+        self.check(
+            &self.invitations,
+            user_id,
+            "chats and participants added by this user",
+        )
+    }
+
+    /// A hello from this address has failed; says whether it may try again.
+    pub(crate) fn failed_hello(&self, address: IpAddr) -> Result<(), Error> {
+        self.check(&self.failed_hellos, &address, "failed hellos from this address")
+    }
+
+    /// A connection that has not said hello; None if there are too many from this address.
+    pub(crate) fn unauthenticated(self: &Arc<Self>, address: IpAddr) -> Option<Unauthenticated> {
+        let mut counts = self.unauthenticated.lock();
+        let count = counts.entry(address).or_default();
+        if self.on && *count >= self.unauthenticated_max {
+            return None;
+        }
+        *count += 1;
+        Some(Unauthenticated {
+            limits: self.clone(),
+            address,
+        })
+    }
+
+    /// Forgets buckets that are full again; else every chat and user would stay for ever.
+    pub(crate) fn upkeep(&self) {
+        self.chats.retain_recent();
+        self.chats.shrink_to_fit();
+        self.invitations.retain_recent();
+        self.invitations.shrink_to_fit();
+        self.failed_hellos.retain_recent();
+        self.failed_hellos.shrink_to_fit();
+    }
+
+    fn check<K: Clone + Hash + Eq>(
+        &self,
+        limiter: &DefaultKeyedRateLimiter<K>,
+        key: &K,
+        what: &str,
+    ) -> Result<(), Error> {
+        if !self.on {
+            return Ok(());
+        }
+        limiter
+            .check_key(key)
+            .map_err(|until| limited(what, until.wait_time_from(DefaultClock::default().now())))
+    }
+}
+
+fn limited(what: &str, wait: Duration) -> Error {
+    // Rounded up, so that whoever waits as told is not told again.
+    let milliseconds = wait.as_millis() as u64 + 1;
+    Error::new(ErrorCode::RateLimited, format!("too many: {what}")).retry_after_ms(milliseconds)
+}
+
+/// Counts a connection until it has said hello or is gone.
+#[derive(Debug)]
+pub(crate) struct Unauthenticated {
+    limits: Arc<RateLimits>,
+    address: IpAddr,
+}
+
+impl Drop for Unauthenticated {
+    fn drop(&mut self) {
+        let mut counts = self.limits.unauthenticated.lock();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_says_when_to_come_back() {
+        let limits = RateLimits::new(Switch::On, 2);
+        let client = limits.client();
+        for _ in 0..60 {
+            RateLimits::check_client(&client).expect("60 at once");
+        }
+        let error = RateLimits::check_client(&client).expect_err("the 61st is too many");
+        assert_eq!(error.code, ErrorCode::RateLimited);
+        assert!(error.retryable);
+        assert!(
+            error.retry_after_ms.is_some_and(|ms| (1..=201).contains(&ms)),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn off_is_off() {
+        let limits = Arc::new(RateLimits::new(Switch::Off, 0));
+        assert!(limits.client().is_none());
+        let chat_id = ChatId(uuid::Uuid::from_u128(1));
+        assert!((0..1_000).all(|_| limits.check_chat(chat_id).is_ok()));
+        assert!(limits.unauthenticated(IpAddr::from([127, 0, 0, 1])).is_some());
+    }
+
+    #[test]
+    fn connections_without_hello_are_counted_while_they_last() {
+        let limits = Arc::new(RateLimits::new(Switch::On, 1));
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let first = limits.unauthenticated(address);
+        assert!(first.is_some());
+        assert!(limits.unauthenticated(address).is_none());
+        drop(first);
+        assert!(limits.unauthenticated(address).is_some());
+    }
+}

@@ -1,0 +1,510 @@
+//! One connection from welcome to close: the task around the pure inbox session.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tidings_nats::{CloseReason, Entry};
+use tidings_protocol::{
+    CaughtUp, ChatId, ClientFrame, CloseCode, Error, ErrorCode, FrameError, Notice, NoticeCode, PING_SECONDS,
+    Reply, SendMessage, TokenExpiring,
+};
+use tidings_service::{Claims, clock};
+use tokio::time::Instant;
+
+use crate::delivery;
+use crate::gateway::Gateway;
+use crate::hello::Opened;
+use crate::inbox_reader::{InboxReader, Read};
+use crate::inbox_session::{Action, InboxSession, Input, Stored};
+use crate::mailbox::{Ending, Mail};
+use crate::rate_limits::{ClientLimit, RateLimits};
+use crate::sessions::SessionHandle;
+use crate::take_over;
+use crate::wire::{Incoming, Wire, WriteError};
+
+/// Requests of one connection under way; beyond, its socket is not read until one is answered.
+const REQUESTS_MAX: usize = 64;
+/// Silence after which the server pings; twice as much is death.
+const PING_AFTER: Duration = Duration::from_secs(PING_SECONDS);
+/// How long before its end a token's expiry is announced.
+const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
+/// After so long a full window is worth a notice.
+const WINDOW_FULL_NOTICE: Duration = Duration::from_secs(30);
+/// How often a session reads that not every worker knows of yet.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a restarting gateway waits for the answers of what is under way.
+const LAST_REPLIES_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Why a session has ended.
+enum End {
+    /// The socket is gone.
+    Gone,
+    /// It is to be closed with this.
+    Close {
+        code: CloseCode,
+        reason: ErrorCode,
+        retry_after_ms: Option<u64>,
+    },
+}
+
+impl End {
+    const fn because(code: CloseCode, reason: ErrorCode) -> Self {
+        Self::Close {
+            code,
+            reason,
+            retry_after_ms: None,
+        }
+    }
+}
+
+impl From<WriteError> for End {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Gone => Self::Gone,
+            WriteError::Stalled => Self::because(CloseCode::Timeout, ErrorCode::Unavailable),
+        }
+    }
+}
+
+/// What a finished request leaves.
+struct Done {
+    reply: Reply,
+    /// The chat whose next message may be sent now.
+    sent_to: Option<ChatId>,
+    /// A token that was renewed.
+    renewed: Option<Claims>,
+}
+
+struct Session {
+    gateway: Arc<Gateway>,
+    handle: Arc<SessionHandle>,
+    wire: Wire,
+    claims: Claims,
+    inbox: InboxSession<Arc<Entry>>,
+    actions: Vec<Action<Arc<Entry>>>,
+    reader: Option<InboxReader>,
+    reading: Option<BoxFuture<'static, (InboxReader, Read)>>,
+    requests: FuturesUnordered<BoxFuture<'static, Done>>,
+    /// Messages that wait for the one before them in the same chat: a connection's sends to a chat keep their order.
+    queued: HashMap<ChatId, VecDeque<SendMessage>>,
+    queued_count: usize,
+    client_limit: ClientLimit,
+    heard_at: Instant,
+    pinged: bool,
+    expiry_told: bool,
+    full_since: Option<Instant>,
+    read_at: Instant,
+}
+
+/// Serves a connection that was welcomed, to its end.
+pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
+    let Opened {
+        wire,
+        handle,
+        claims,
+        reader,
+        invalidations_sequence,
+    } = opened;
+    gateway.live.fence(&handle, invalidations_sequence).await;
+    let now = Instant::now();
+    let mut session = Session {
+        client_limit: gateway.rate_limits.client(),
+        gateway: gateway.clone(),
+        handle: handle.clone(),
+        wire,
+        claims,
+        inbox: InboxSession::new(),
+        actions: Vec::new(),
+        reader: Some(reader),
+        reading: None,
+        requests: FuturesUnordered::new(),
+        queued: HashMap::new(),
+        queued_count: 0,
+        heard_at: now,
+        pinged: false,
+        expiry_told: false,
+        full_since: None,
+        read_at: now,
+    };
+    let end = session.serve().await;
+    gateway.sessions.remove(&handle);
+    let Session { wire, .. } = session;
+    match end {
+        End::Gone => drop(wire),
+        End::Close {
+            code,
+            reason,
+            retry_after_ms,
+        } => {
+            // Whoever takes over waits for this; the closing handshake need not be over for it.
+            handle.closed.cancel();
+            wire.close(code, reason, retry_after_ms).await;
+        }
+    }
+    handle.closed.cancel();
+    gateway.seen.note(handle.client_id);
+    take_over::delete_key(&gateway.bus, handle.client_id, handle.revision).await;
+}
+
+impl Session {
+    async fn serve(&mut self) -> End {
+        self.inbox.handle(Input::Start, &mut self.actions);
+        loop {
+            if let Err(end) = self.turn().await {
+                return end;
+            }
+        }
+    }
+
+    /// Does what is to be done, then waits for one thing to happen.
+    async fn turn(&mut self) -> Result<(), End> {
+        self.act().await?;
+        self.wire.flush().await?;
+        let deadline = self.deadline();
+        let may_read = self.requests.len() + self.queued_count < REQUESTS_MAX;
+        let handle = self.handle.clone();
+        tokio::select! {
+            incoming = self.wire.next(), if may_read => self.incoming(incoming).await,
+            mail = handle.mailbox.next() => self.mail(mail).await,
+            Some(done) = self.requests.next(), if !self.requests.is_empty() => self.done(done).await,
+            (reader, read) = async { self.reading.as_mut().expect("guarded").await }, if self.reading.is_some() => {
+                self.reading = None;
+                self.reader = Some(reader);
+                self.read_at = Instant::now();
+                let input = Input::Read { entries: read.entries, complete: read.complete };
+                self.inbox.handle(input, &mut self.actions);
+                Ok(())
+            }
+            () = tokio::time::sleep_until(deadline) => self.tick().await,
+        }
+    }
+
+    /// Does what the inbox session wants.
+    async fn act(&mut self) -> Result<(), End> {
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::Deliver { delivery, body } => {
+                    let frame = delivery::frame(&body, delivery, &self.handle.user_id);
+                    self.wire.write(&frame).await?;
+                    metrics::counter!("tidings_deliveries_total").increment(1);
+                }
+                Action::Delete { sequence } => {
+                    self.gateway.confirmer.confirm(self.handle.shard, sequence).await
+                }
+                Action::Read(reading) => {
+                    let mut reader = self.reader.take().expect("one reading at a time");
+                    self.reading = Some(Box::pin(async move {
+                        let read = reader.read(reading).await;
+                        (reader, read)
+                    }));
+                }
+                Action::CaughtUp => self.wire.write(&CaughtUp {}.into()).await?,
+                Action::UnknownDelivery(delivery) => {
+                    let notice = Notice {
+                        code: NoticeCode::UnknownDelivery,
+                        delivery: Some(delivery),
+                    };
+                    self.wire.write(&notice.into()).await?;
+                }
+            }
+        }
+        self.full_since = match (self.inbox.is_full(), self.full_since) {
+            (true, None) => Some(Instant::now()),
+            (true, since) => since,
+            (false, _) => None,
+        };
+        Ok(())
+    }
+
+    async fn mail(&mut self, mail: Mail) -> Result<(), End> {
+        let mut next = Some(mail);
+        while let Some(mail) = next {
+            let input = match mail {
+                Mail::Close(ending) => return Err(self.ending(ending).await),
+                Mail::Doubt => Input::Doubt,
+                Mail::FencePassed => Input::FencePassed,
+                Mail::Checked(last) => Input::Checked(last),
+                Mail::Notice {
+                    entry,
+                    sequence,
+                    bytes,
+                } => Input::Notice(Stored {
+                    sequence,
+                    bytes,
+                    body: entry,
+                }),
+            };
+            self.inbox.handle(input, &mut self.actions);
+            next = self.handle.mailbox.try_next();
+        }
+        Ok(())
+    }
+
+    async fn ending(&mut self, ending: Ending) -> End {
+        match ending {
+            Ending::Asked(CloseReason::Replaced) => {
+                End::because(CloseCode::Replaced, ErrorCode::Unknown("replaced".to_owned()))
+            }
+            Ending::Asked(CloseReason::Removed) => {
+                End::because(CloseCode::Forbidden, ErrorCode::ClientRemoved)
+            }
+            Ending::Asked(CloseReason::Suspended) => End::because(CloseCode::Forbidden, ErrorCode::Suspended),
+            Ending::Asked(CloseReason::Kicked) | Ending::Restart => {
+                // What was sent to us is answered, as far as that takes no longer than a publish ack does.
+                let replies = async {
+                    while let Some(done) = self.requests.next().await {
+                        self.done(done).await.ok()?;
+                    }
+                    Some(())
+                };
+                let _ = tokio::time::timeout(LAST_REPLIES_TIMEOUT, replies).await;
+                let retry_after_ms = Some(rand::random_range(0..2000));
+                End::Close {
+                    code: CloseCode::Restart,
+                    reason: ErrorCode::Unavailable,
+                    retry_after_ms,
+                }
+            }
+        }
+    }
+
+    async fn incoming(&mut self, incoming: Incoming) -> Result<(), End> {
+        self.heard_at = Instant::now();
+        self.pinged = false;
+        match incoming {
+            Incoming::Gone => Err(End::Gone),
+            Incoming::SignOfLife => Ok(()),
+            Incoming::Unacceptable(code) => Err(End::because(code, ErrorCode::BadFrame)),
+            Incoming::Bad(FrameError { id, error }) => self.reply(Reply::failure(id, error)).await,
+            Incoming::Frame(frame) => self.frame(frame).await,
+        }
+    }
+
+    async fn frame(&mut self, frame: ClientFrame) -> Result<(), End> {
+        if let Err(error) = frame.validate() {
+            return self.reply(Reply::failure(frame.id(), error)).await;
+        }
+        match frame {
+            ClientFrame::Received(received) => {
+                let input = match (received.delivery, received.through) {
+                    (Some(delivery), _) => Input::Received(delivery),
+                    (None, Some(through)) => Input::ReceivedThrough(through),
+                    (None, None) => unreachable!("validated: exactly one"),
+                };
+                self.inbox.handle(input, &mut self.actions);
+                Ok(())
+            }
+            ClientFrame::SendMessage(request) => self.send(request).await,
+            ClientFrame::Hello(hello) => {
+                let error = Error::new(ErrorCode::NotHello, "this connection has said hello already");
+                self.reply(Reply::failure(Some(hello.id), error)).await
+            }
+            frame => {
+                let request = request(self.gateway.clone(), self.handle.clone(), frame);
+                self.requests.push(Box::pin(request));
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends a message once the one before it in the same chat is answered.
+    async fn send(&mut self, request: SendMessage) -> Result<(), End> {
+        if let Err(error) = RateLimits::check_client(&self.client_limit) {
+            return self.reply(Reply::failure(Some(request.id), error)).await;
+        }
+        if let Some(queue) = self.queued.get_mut(&request.chat_id) {
+            queue.push_back(request);
+            self.queued_count += 1;
+        } else {
+            self.queued.insert(request.chat_id, VecDeque::new());
+            self.start_send(request);
+        }
+        Ok(())
+    }
+
+    fn start_send(&mut self, request: SendMessage) {
+        let (gateway, handle) = (self.gateway.clone(), self.handle.clone());
+        self.requests.push(Box::pin(async move {
+            let (id, chat_id) = (request.id, request.chat_id);
+            let result = gateway.send_message(&handle, request).await;
+            Done {
+                reply: answer(id, result),
+                sent_to: Some(chat_id),
+                renewed: None,
+            }
+        }));
+    }
+
+    async fn done(&mut self, done: Done) -> Result<(), End> {
+        if let Some(claims) = done.renewed {
+            self.claims = claims;
+            self.expiry_told = false;
+        }
+        let unknown = done
+            .reply
+            .error
+            .as_ref()
+            .is_some_and(|error| error.code == ErrorCode::Unavailable);
+        self.reply(done.reply).await?;
+        if let Some(chat_id) = done.sent_to {
+            self.next_send(chat_id, unknown).await?;
+        }
+        Ok(())
+    }
+
+    /// After a message whose fate is not known, those behind it are refused: they would overtake its retry.
+    async fn next_send(&mut self, chat_id: ChatId, unknown: bool) -> Result<(), End> {
+        if unknown {
+            for request in self.queued.remove(&chat_id).into_iter().flatten() {
+                self.queued_count -= 1;
+                let error = crate::unavailable::unavailable(
+                    "not sent: the message before it in this chat was not accepted",
+                );
+                self.reply(Reply::failure(Some(request.id), error)).await?;
+            }
+            return Ok(());
+        }
+        match self.queued.get_mut(&chat_id).and_then(VecDeque::pop_front) {
+            Some(request) => {
+                self.queued_count -= 1;
+                self.start_send(request);
+            }
+            None => {
+                self.queued.remove(&chat_id);
+                if self.queued.is_empty() {
+                    self.queued.shrink_to_fit();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn reply(&mut self, reply: Reply) -> Result<(), End> {
+        if let Some(error) = &reply.error {
+            metrics::counter!("tidings_errors_total", "code" => error.code.as_str().to_owned()).increment(1);
+        }
+        Ok(self.wire.write(&reply.into()).await?)
+    }
+
+    /// When the next thing is due that nobody else tells.
+    fn deadline(&self) -> Instant {
+        let silence = if self.pinged { 2 * PING_AFTER } else { PING_AFTER };
+        let mut deadline = self.heard_at + silence;
+        let left = self.token_left();
+        let token = if self.expiry_told {
+            left
+        } else {
+            left.saturating_sub(EXPIRY_NOTICE)
+        };
+        deadline = deadline.min(Instant::now() + token);
+        if let Some(since) = self.full_since {
+            deadline = deadline.min(since + WINDOW_FULL_NOTICE);
+        }
+        if !self.inbox.is_live() && self.reading.is_none() {
+            deadline = deadline.min(self.read_at + CATCH_UP_INTERVAL);
+        }
+        deadline
+    }
+
+    /// How long the token is still good.
+    fn token_left(&self) -> Duration {
+        let milliseconds = self.claims.expires_at.0.saturating_sub(clock::now().0);
+        Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
+    }
+
+    async fn tick(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        if now >= self.heard_at + 2 * PING_AFTER {
+            return Err(End::because(CloseCode::Timeout, ErrorCode::Unavailable));
+        }
+        if now >= self.heard_at + PING_AFTER && !self.pinged {
+            self.pinged = true;
+            self.wire.ping().await?;
+        }
+        let left = self.token_left();
+        if left.is_zero() {
+            return Err(End::because(CloseCode::Unauthorized, ErrorCode::TokenExpired));
+        }
+        if left <= EXPIRY_NOTICE && !self.expiry_told {
+            self.expiry_told = true;
+            self.wire
+                .write(
+                    &TokenExpiring {
+                        expires_at: self.claims.expires_at,
+                    }
+                    .into(),
+                )
+                .await?;
+        }
+        if self
+            .full_since
+            .is_some_and(|since| now >= since + WINDOW_FULL_NOTICE)
+        {
+            self.full_since = Some(now);
+            self.wire
+                .write(
+                    &Notice {
+                        code: NoticeCode::WindowFull,
+                        delivery: None,
+                    }
+                    .into(),
+                )
+                .await?;
+        }
+        if !self.inbox.is_live() && self.reading.is_none() && now >= self.read_at + CATCH_UP_INTERVAL {
+            self.read_at = now;
+            self.inbox.handle(Input::Doubt, &mut self.actions);
+        }
+        Ok(())
+    }
+}
+
+/// Everything but hello, sendMessage and received.
+async fn request(gateway: Arc<Gateway>, session: Arc<SessionHandle>, frame: ClientFrame) -> Done {
+    let id = frame.id().expect("received is not a request");
+    let mut renewed = None;
+    let result = match frame {
+        ClientFrame::CreateChat(request) => gateway.create_chat(&session, request).await,
+        ClientFrame::ModifyChatParticipants(request) => {
+            gateway.modify_chat_participants(&session, request).await
+        }
+        ClientFrame::ListChats(request) => gateway.list_chats(&session, request).await,
+        ClientFrame::GetChat(request) => gateway.get_chat(&session, request).await,
+        ClientFrame::ListClients(request) => gateway.list_clients(&session, request).await,
+        ClientFrame::RemoveClient(request) => gateway.remove_client(&session, request).await,
+        ClientFrame::RenewToken(request) => match gateway.renew_token(&session, &request.token).await {
+            Ok(claims) => {
+                let expires_at = claims.expires_at;
+                renewed = Some(claims);
+                Ok(Reply {
+                    token_expires_at: Some(expires_at),
+                    ..Reply::success(id)
+                })
+            }
+            Err(error) => Err(error),
+        },
+        ClientFrame::Ping(_) => Ok(Reply {
+            server_time: Some(clock::now()),
+            ..Reply::success(id)
+        }),
+        ClientFrame::CreateAttachment(_) => Err(crate::unavailable::unavailable(
+            "attachments are not served by this version",
+        )),
+        ClientFrame::Hello(_) | ClientFrame::SendMessage(_) | ClientFrame::Received(_) => {
+            unreachable!("handled by the session itself")
+        }
+    };
+    Done {
+        reply: answer(id, result),
+        sent_to: None,
+        renewed,
+    }
+}
+
+fn answer(id: u64, result: Result<Reply, Error>) -> Reply {
+    result.unwrap_or_else(|error| Reply::failure(Some(id), error))
+}

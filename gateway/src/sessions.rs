@@ -1,0 +1,133 @@
+//! The clients that are connected here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tidings_nats::Shard;
+use tidings_protocol::{ClientId, UserId};
+use tokio_util::sync::CancellationToken;
+
+use crate::mailbox::Mailbox;
+
+/// A connected client, as the rest of the gateway sees it.
+#[derive(Debug)]
+pub(crate) struct SessionHandle {
+    /// Which.
+    pub(crate) client_id: ClientId,
+    /// Whose.
+    pub(crate) user_id: UserId,
+    /// Where its inbox is.
+    pub(crate) shard: Shard,
+    /// Whether it reads the user's `first` inbox too.
+    pub(crate) heir: bool,
+    /// 64 random bits that name this connection.
+    pub(crate) connection: u64,
+    /// The revision of its key in SESSIONS; the highest one of a client is the newest connection.
+    pub(crate) revision: u64,
+    /// What it is told.
+    pub(crate) mailbox: Mailbox,
+    /// Cancelled when the socket is closed.
+    pub(crate) closed: CancellationToken,
+}
+
+/// The connected clients. One lock: it is held for a look-up, never across a wait.
+#[derive(Debug, Default)]
+pub(crate) struct Sessions {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    by_client: HashMap<ClientId, Arc<SessionHandle>>,
+    by_user: HashMap<UserId, Vec<ClientId>>,
+}
+
+impl Sessions {
+    /// Takes a session in, unless a newer one of the same client is here. Says which older one it replaces.
+    pub(crate) fn insert(
+        &self,
+        handle: &Arc<SessionHandle>,
+    ) -> Result<Option<Arc<SessionHandle>>, Superseded> {
+        let mut state = self.state.lock();
+        if let Some(other) = state.by_client.get(&handle.client_id)
+            && other.revision > handle.revision
+        {
+            return Err(Superseded);
+        }
+        let older = state.by_client.insert(handle.client_id, handle.clone());
+        if older.is_none() {
+            state
+                .by_user
+                .entry(handle.user_id.clone())
+                .or_default()
+                .push(handle.client_id);
+        }
+        Ok(older)
+    }
+
+    /// Lets a session go; one that was replaced is gone already.
+    pub(crate) fn remove(&self, handle: &SessionHandle) {
+        let mut state = self.state.lock();
+        let State { by_client, by_user } = &mut *state;
+        if by_client
+            .get(&handle.client_id)
+            .is_none_or(|other| other.connection != handle.connection)
+        {
+            return;
+        }
+        by_client.remove(&handle.client_id);
+        if let Some(clients) = by_user.get_mut(&handle.user_id) {
+            clients.retain(|client_id| *client_id != handle.client_id);
+            if clients.is_empty() {
+                by_user.remove(&handle.user_id);
+            }
+        }
+    }
+
+    /// The session of a client.
+    pub(crate) fn get(&self, client_id: ClientId) -> Option<Arc<SessionHandle>> {
+        self.state.lock().by_client.get(&client_id).cloned()
+    }
+
+    /// The sessions of a user.
+    pub(crate) fn of_user(&self, user_id: &UserId) -> Vec<Arc<SessionHandle>> {
+        let state = self.state.lock();
+        let clients = state.by_user.get(user_id).into_iter().flatten();
+        clients
+            .filter_map(|client_id| state.by_client.get(client_id).cloned())
+            .collect()
+    }
+
+    /// The sessions whose inbox is in a shard.
+    pub(crate) fn of_shard(&self, shard: Shard) -> Vec<Arc<SessionHandle>> {
+        self.state
+            .lock()
+            .by_client
+            .values()
+            .filter(|handle| handle.shard == shard)
+            .cloned()
+            .collect()
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> Vec<Arc<SessionHandle>> {
+        self.state.lock().by_client.values().cloned().collect()
+    }
+
+    /// How many.
+    pub(crate) fn len(&self) -> usize {
+        self.state.lock().by_client.len()
+    }
+
+    /// Casts doubt on every session.
+    pub(crate) fn doubt_all(&self) {
+        for handle in self.state.lock().by_client.values() {
+            handle.mailbox.doubt();
+        }
+    }
+}
+
+/// A newer connection of the same client is here.
+#[derive(Debug)]
+pub(crate) struct Superseded;

@@ -1,0 +1,104 @@
+//! The HTTP side: `GET /v1/ws` becomes a WebSocket, `GET /v1` says what is spoken here.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, State, WebSocketUpgrade};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use serde::Serialize;
+use tidings_protocol::{Codec, FRAME_BYTES_MAX, Limits};
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::Gateway;
+use crate::hello;
+use crate::session;
+use crate::wire::Wire;
+
+/// The socket's read buffer. It is resident for as long as the connection lives; chat frames are smaller.
+const READ_BUFFER_BYTES: usize = 1024;
+/// From so many bytes on, written frames go out by themselves.
+const WRITE_BUFFER_BYTES: usize = 4096;
+/// Bytes that wait for a client to read: a full window in JSON, with every character escaped, does not fit, and
+/// then writing waits.
+const WRITE_BUFFER_BYTES_MAX: usize = 512 * 1024;
+
+#[derive(Clone, Debug)]
+struct Edge {
+    gateway: Arc<Gateway>,
+    stopping: CancellationToken,
+}
+
+/// The routes.
+pub(crate) fn router(gateway: Arc<Gateway>, stopping: CancellationToken) -> Router {
+    Router::new()
+        .route("/v1", get(versions))
+        .route("/v1/ws", get(upgrade))
+        .with_state(Edge { gateway, stopping })
+}
+
+/// What `GET /v1` answers.
+#[derive(Serialize)]
+struct Versions {
+    versions: [&'static str; 1],
+    subprotocols: [&'static str; 2],
+    limits: Limits,
+}
+
+async fn versions() -> axum::Json<Versions> {
+    axum::Json(Versions {
+        versions: ["v1"],
+        subprotocols: Codec::ALL.map(Codec::subprotocol),
+        limits: Limits::default(),
+    })
+}
+
+async fn upgrade(
+    State(Edge { gateway, stopping }): State<Edge>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    if stopping.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "this gateway restarts\n").into_response();
+    }
+    let Some(unauthenticated) = gateway.rate_limits.unauthenticated(peer.ip()) else {
+        return (
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many connections without hello\n",
+        )
+            .into_response();
+    };
+    let bearer = bearer(&headers);
+    upgrade
+        .protocols(Codec::ALL.map(Codec::subprotocol))
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        .max_message_size(FRAME_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .on_upgrade(move |socket| async move {
+            let named = socket.protocol().and_then(|name| name.to_str().ok());
+            let codec = named.and_then(Codec::from_subprotocol).unwrap_or_default();
+            let tasks = gateway.tasks.clone();
+            tasks.spawn(async move {
+                let wire = Wire::new(socket, codec);
+                // Boxed, so that what a hello needs is not kept for the life of the connection.
+                let opened = Box::pin(hello::hello(&gateway, wire, bearer, peer.ip(), unauthenticated)).await;
+                if let Some(opened) = opened {
+                    session::run(gateway, opened).await;
+                }
+            });
+        })
+}
+
+/// The token of `Authorization: Bearer`.
+fn bearer(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| token.trim().to_owned())
+}

@@ -1,0 +1,167 @@
+//! What is delivered on a connection and not confirmed yet, in the order of sending.
+
+use std::collections::VecDeque;
+
+use tidings_protocol::{WINDOW_BYTES_MAX, WINDOW_MAX};
+
+/// An unconfirmed delivery.
+#[derive(Copy, Clone, Debug)]
+struct Outstanding {
+    sequence: u64,
+    bytes: usize,
+    confirmed: bool,
+}
+
+/// The unconfirmed deliveries of a connection: at most 256, and 256 KiB of them, so that a client which never
+/// confirms costs the gateway nothing but these numbers and the client's own buffer.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// Deliveries from `first` on; confirmed ones stay until all before them are.
+    deliveries: VecDeque<Outstanding>,
+    /// The number of the first delivery in `deliveries`.
+    first: u64,
+    count: usize,
+    bytes: usize,
+}
+
+impl Window {
+    pub(crate) const fn new() -> Self {
+        Self {
+            deliveries: VecDeque::new(),
+            first: 1,
+            count: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Whether a delivery of so many bytes may be sent. One always may when none is outstanding.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.count == 0 || (self.deliveries.len() < WINDOW_MAX && self.bytes + bytes <= WINDOW_BYTES_MAX)
+    }
+
+    /// How many more deliveries, and bytes of them, may be sent.
+    pub(crate) fn room(&self) -> (usize, usize) {
+        (
+            WINDOW_MAX.saturating_sub(self.deliveries.len()),
+            WINDOW_BYTES_MAX.saturating_sub(self.bytes),
+        )
+    }
+
+    /// Whether at least half of it is free: reading for less would be a request a confirmation.
+    pub(crate) fn is_half_free(&self) -> bool {
+        self.count == 0 || (self.deliveries.len() <= WINDOW_MAX / 2 && self.bytes <= WINDOW_BYTES_MAX / 2)
+    }
+
+    /// Takes a delivery in and numbers it.
+    pub(crate) fn push(&mut self, sequence: u64, bytes: usize) -> u64 {
+        self.deliveries.push_back(Outstanding {
+            sequence,
+            bytes,
+            confirmed: false,
+        });
+        self.count += 1;
+        self.bytes += bytes;
+        self.first + self.deliveries.len() as u64 - 1
+    }
+
+    /// Confirms one delivery and says which sequence it was; None if it is not outstanding.
+    pub(crate) fn confirm(&mut self, delivery: u64) -> Option<u64> {
+        let index = usize::try_from(delivery.checked_sub(self.first)?).ok()?;
+        let outstanding = self
+            .deliveries
+            .get_mut(index)
+            .filter(|outstanding| !outstanding.confirmed)?;
+        outstanding.confirmed = true;
+        let (sequence, bytes) = (outstanding.sequence, outstanding.bytes);
+        self.count -= 1;
+        self.bytes -= bytes;
+        self.advance();
+        Some(sequence)
+    }
+
+    /// Confirms everything up to a delivery. None if the number was never sent or nothing up to it is
+    /// outstanding.
+    pub(crate) fn confirm_through(&mut self, delivery: u64) -> Option<Vec<u64>> {
+        let sent = self.first + self.deliveries.len() as u64;
+        if delivery < self.first || delivery >= sent {
+            return None;
+        }
+        let up_to = (delivery - self.first + 1) as usize;
+        let mut sequences = Vec::new();
+        for outstanding in self
+            .deliveries
+            .iter_mut()
+            .take(up_to)
+            .filter(|outstanding| !outstanding.confirmed)
+        {
+            outstanding.confirmed = true;
+            self.count -= 1;
+            self.bytes -= outstanding.bytes;
+            sequences.push(outstanding.sequence);
+        }
+        self.advance();
+        (!sequences.is_empty()).then_some(sequences)
+    }
+
+    /// The next delivery would not fit.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.has_room(1)
+    }
+
+    fn advance(&mut self) {
+        while self
+            .deliveries
+            .front()
+            .is_some_and(|outstanding| outstanding.confirmed)
+        {
+            self.deliveries.pop_front();
+            self.first += 1;
+        }
+        if self.deliveries.is_empty() {
+            // An idle connection holds no buffer.
+            self.deliveries.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deliveries_are_numbered_from_one_and_confirmed_once() {
+        let mut window = Window::new();
+        assert_eq!(
+            (window.push(70, 10), window.push(71, 10), window.push(75, 10)),
+            (1, 2, 3)
+        );
+        assert_eq!(window.confirm(2), Some(71));
+        assert_eq!(window.confirm(2), None);
+        assert_eq!(window.confirm(4), None);
+        assert_eq!(window.confirm(0), None);
+        assert_eq!(window.confirm_through(3), Some(vec![70, 75]));
+        assert_eq!(window.confirm_through(3), None);
+        assert_eq!(window.push(80, 10), 4);
+        assert_eq!(window.confirm_through(5), None);
+        assert_eq!(window.confirm(4), Some(80));
+    }
+
+    #[test]
+    fn it_is_bounded_in_count_and_bytes_but_lets_one_through() {
+        let mut window = Window::new();
+        assert!(window.has_room(WINDOW_BYTES_MAX + 1));
+        window.push(1, WINDOW_BYTES_MAX);
+        assert!(window.is_full());
+        window.confirm(1);
+        for sequence in 0..WINDOW_MAX as u64 {
+            assert!(window.has_room(1));
+            window.push(sequence, 1);
+        }
+        assert!(window.is_full());
+        // Confirmed out of order, the first one keeps its place, and so the bound on what is remembered holds.
+        window.confirm(3);
+        assert!(window.is_full());
+        window.confirm(2);
+        assert!(!window.is_full());
+    }
+}
