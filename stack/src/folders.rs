@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use directories::BaseDirs;
+use etcetera::base_strategy::{BaseStrategy as _, Xdg};
 
 use crate::account::Account;
 
@@ -22,8 +22,8 @@ pub fn default_cache_dir() -> anyhow::Result<PathBuf> {
     choose(|dirs| dirs.cache_dir().join(NAME), "/var/cache/tidings")
 }
 
-fn choose(of_user: impl Fn(&BaseDirs) -> PathBuf, of_system: &str) -> anyhow::Result<PathBuf> {
-    let dir = BaseDirs::new().map(|dirs| of_user(&dirs));
+fn choose(of_user: impl Fn(&Xdg) -> PathBuf, of_system: &str) -> anyhow::Result<PathBuf> {
+    let dir = Xdg::new().ok().map(|dirs| of_user(&dirs));
     match (Account::for_postgres()?, dir) {
         (None, dir) => dir.context("the user has no home folder: say where with --dir"),
         (Some(account), Some(dir)) if barrier(&dir, account).is_none() => Ok(dir),
