@@ -1,1 +1,22 @@
+//! The fan-out worker: reads the events of chats in order and stores one entry per client.
+//!
+//! A partition of CHATS is read by `partition_reader` (pure) and `partition_task`; an event becomes entries in
+//! `fan_out`; gateways hear of it through `live_lane`. Nothing here is kept: what is not acked is done again.
 
+mod beacons;
+mod chat_queue;
+mod clients;
+mod config;
+mod dead_letter;
+mod fan_out;
+mod horizon;
+mod live_lane;
+mod participants;
+mod partition_reader;
+mod partition_task;
+mod sessions;
+mod shares;
+mod worker;
+
+pub use config::FanoutWorkerConfig;
+pub use worker::run;

@@ -1,0 +1,152 @@
+//! What waits inside a partition: chats run side by side, one event of a chat at a time, also across fresh
+//! starts of the partition.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// A chat as its subject names it. The text, since a subject may hold what is no chat's id and must not be
+/// mixed with others for it.
+pub(crate) type ChatKey = Arc<str>;
+
+/// Items in the order in which they came, by chat.
+#[derive(Debug)]
+pub(crate) struct ChatQueue<T> {
+    chats: HashMap<ChatKey, Chat<T>>,
+    /// The chats that have something waiting and nothing running, longest first. Each stands here once.
+    ready: VecDeque<ChatKey>,
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Chat<T> {
+    running: bool,
+    waiting: VecDeque<T>,
+}
+
+impl<T> Default for ChatQueue<T> {
+    fn default() -> Self {
+        Self {
+            chats: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: 0,
+        }
+    }
+}
+
+impl<T> ChatQueue<T> {
+    /// Adds an item behind what waits in its chat.
+    pub(crate) fn push(&mut self, chat: ChatKey, item: T) {
+        self.insert(chat, item, VecDeque::push_back);
+    }
+
+    /// Adds an item before what waits in its chat.
+    pub(crate) fn push_first(&mut self, chat: ChatKey, item: T) {
+        self.insert(chat, item, VecDeque::push_front);
+    }
+
+    fn insert(&mut self, chat: ChatKey, item: T, insert: impl FnOnce(&mut VecDeque<T>, T)) {
+        let entry = self.chats.entry(chat.clone()).or_insert_with(|| Chat {
+            running: false,
+            waiting: VecDeque::new(),
+        });
+        if !entry.running && entry.waiting.is_empty() {
+            self.ready.push_back(chat);
+        }
+        insert(&mut entry.waiting, item);
+        self.waiting += 1;
+    }
+
+    /// The next item of a chat in which nothing runs. Something runs there from now on, until [`Self::done`].
+    pub(crate) fn start(&mut self) -> Option<(ChatKey, T)> {
+        let chat = self.ready.pop_front()?;
+        let entry = self.chats.get_mut(&chat).expect("ready chats have items");
+        let item = entry.waiting.pop_front().expect("ready chats have items");
+        entry.running = true;
+        self.waiting -= 1;
+        Some((chat, item))
+    }
+
+    /// Nothing runs in this chat any more.
+    pub(crate) fn done(&mut self, chat: &ChatKey) {
+        let Some(entry) = self.chats.get_mut(chat) else {
+            return;
+        };
+        entry.running = false;
+        if entry.waiting.is_empty() {
+            self.chats.remove(chat);
+        } else {
+            self.ready.push_back(chat.clone());
+        }
+    }
+
+    /// Forgets everything that waits; what runs goes on running.
+    pub(crate) fn clear(&mut self) {
+        self.ready.clear();
+        self.waiting = 0;
+        self.chats.retain(|_, chat| {
+            chat.waiting.clear();
+            chat.running
+        });
+    }
+
+    /// How many items wait.
+    pub(crate) const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Every item that waits.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.chats.values_mut().flat_map(|chat| chat.waiting.iter_mut())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(items: &[(&str, u32)]) -> ChatQueue<u32> {
+        let mut queue = ChatQueue::default();
+        for (chat, item) in items {
+            queue.push((*chat).into(), *item);
+        }
+        queue
+    }
+
+    fn started(queue: &mut ChatQueue<u32>) -> Vec<u32> {
+        std::iter::from_fn(|| queue.start().map(|(_, item)| item)).collect()
+    }
+
+    #[test]
+    fn chats_run_side_by_side_and_each_in_order() {
+        let mut queue = queue(&[("a", 1), ("a", 2), ("b", 3), ("a", 4), ("b", 5)]);
+        assert_eq!(started(&mut queue), [1, 3]);
+        queue.done(&"a".into());
+        assert_eq!(started(&mut queue), [2]);
+        queue.done(&"b".into());
+        queue.done(&"a".into());
+        assert_eq!(started(&mut queue), [5, 4]);
+        assert_eq!(queue.waiting(), 0);
+    }
+
+    #[test]
+    fn what_runs_outlives_a_clear_and_keeps_its_chat_busy() {
+        let mut queue = queue(&[("a", 1), ("a", 2), ("b", 3)]);
+        let (chat, _) = queue.start().expect("a is ready");
+        queue.clear();
+        assert_eq!(queue.waiting(), 0);
+        queue.push("a".into(), 2);
+        queue.push("b".into(), 3);
+        assert_eq!(started(&mut queue), [3]);
+        queue.push_first("a".into(), 1);
+        queue.done(&chat);
+        assert_eq!(started(&mut queue), [1]);
+    }
+
+    #[test]
+    fn chats_without_items_are_forgotten() {
+        let mut queue = queue(&[("a", 1)]);
+        let (chat, _) = queue.start().expect("a is ready");
+        queue.done(&chat);
+        assert!(queue.chats.is_empty());
+    }
+}

@@ -1,0 +1,19 @@
+//! The settings of a fan-out worker.
+
+use tidings_service::CommonConfig;
+
+/// Settings of `tidings fanout-worker`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct FanoutWorkerConfig {
+    /// What every service has.
+    #[command(flatten)]
+    pub common: CommonConfig,
+
+    /// How many inbox entries may be on their way to NATS at once, over all chats.
+    ///
+    /// More keeps several NATS nodes busy; each costs the bytes of its entry while it waits. The client library
+    /// takes no more than a few thousand commands before it makes everybody wait.
+    #[arg(long, env = "TIDINGS_PUBLISHES_MAX", default_value_t = 1024, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub publishes_max: u32,
+}

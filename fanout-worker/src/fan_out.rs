@@ -1,0 +1,379 @@
+//! Turns one event of a chat into one entry per client: stores them all, then tells the gateways.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tidings_metadata::Metadata;
+use tidings_nats::{
+    Bus, Entry, Event, FIRST, Inbox, PublishError, Topology, WireError, escape_user, event_headers,
+    inbox_subject,
+};
+use tidings_protocol::{ClientId, UserId};
+use tidings_service::Registration;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::clients::Clients;
+use crate::dead_letter::dead_letter;
+use crate::horizon::Horizon;
+use crate::live_lane::LiveLane;
+use crate::participants::{Participants, ParticipantsCache, ParticipantsError};
+
+/// For one publish ack; an election of a stream takes about as long.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Before the second try; doubles up to [`RETRY_DELAY_MAX`].
+const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
+/// Between tries at most.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
+/// So often an event may make its handler panic.
+const PANICS_MAX: u32 = 5;
+/// A worker whose key in INSTANCES was not renewed for so long does nothing more: at 10 s others take it for dead.
+pub(crate) const UNRENEWED_MAX: Duration = Duration::from_secs(8);
+
+/// An event as CHATS delivered it.
+pub(crate) struct Incoming {
+    /// Its stream sequence.
+    pub(crate) sequence: u64,
+    /// `chat.<partition>.<chat>`.
+    pub(crate) subject: String,
+    /// As the gateway wrote them.
+    pub(crate) headers: HeaderMap,
+    /// The event.
+    pub(crate) payload: Bytes,
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming")
+            .field("sequence", &self.sequence)
+            .field("subject", &self.subject)
+            .field("payload_bytes", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the work on an event ended.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All that follows from it is stored: it may be acked.
+    Finished,
+    /// It was cancelled, and must be worked on again.
+    Abandoned,
+}
+
+/// What the work needs; shared by all partitions.
+#[derive(Debug)]
+pub(crate) struct FanOut {
+    pub(crate) bus: Bus,
+    pub(crate) topology: Topology,
+    pub(crate) metadata: Metadata,
+    pub(crate) clients: Clients,
+    pub(crate) horizon: Arc<Horizon>,
+    pub(crate) live: LiveLane,
+    pub(crate) registration: Registration,
+    /// One permit for each publish that may be under way.
+    pub(crate) publishes: Semaphore,
+}
+
+/// Why a try was not the last one.
+enum Failure {
+    /// It can never be done.
+    Poison(String),
+    /// Time will cure it.
+    Weather(String),
+}
+
+/// Where an entry goes.
+type Target = (UserId, Inbox);
+
+/// What earlier tries have stored: the sequence in the inbox's stream, or nothing where the inbox was full.
+type Stored = HashMap<Target, Option<u64>>;
+
+impl FanOut {
+    /// Works on an event until it is done, however long that takes, or until it is cancelled.
+    pub(crate) async fn process(
+        &self,
+        incoming: &Incoming,
+        participants: &ParticipantsCache,
+        cancelled: &CancellationToken,
+    ) -> Outcome {
+        let started = Instant::now();
+        let mut stored = Stored::new();
+        let mut panics = 0;
+        for attempt in 1_u32.. {
+            if cancelled.is_cancelled() {
+                return Outcome::Abandoned;
+            }
+            let attempted = AssertUnwindSafe(self.attempt(incoming, participants, &mut stored))
+                .catch_unwind()
+                .await;
+            let failure = match attempted {
+                Ok(Ok(kind)) => {
+                    metrics::counter!("tidings_fanout_events_total", "kind" => kind).increment(1);
+                    metrics::histogram!("tidings_fanout_seconds").record(started.elapsed().as_secs_f64());
+                    metrics::histogram!("tidings_fanout_recipients").record(stored.len() as f64);
+                    return Outcome::Finished;
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => {
+                    panics += 1;
+                    if panics < PANICS_MAX {
+                        Failure::Weather("its handler panicked".to_owned())
+                    } else {
+                        Failure::Poison(format!("its handler panicked {panics} times"))
+                    }
+                }
+            };
+            let reason = match failure {
+                Failure::Weather(reason) => reason,
+                Failure::Poison(reason) => match dead_letter(&self.bus, incoming, &reason).await {
+                    Ok(()) => return Outcome::Finished,
+                    Err(error) => format!("{reason}; and the dead letter was not stored: {error}"),
+                },
+            };
+            metrics::counter!("tidings_fanout_retries_total").increment(1);
+            // Not for each of them: weather comes to all events at once.
+            if attempt.is_power_of_two() && attempt >= 4 {
+                tracing::warn!(
+                    stream.sequence = incoming.sequence,
+                    subject = incoming.subject,
+                    attempt,
+                    reason,
+                    "an event waits"
+                );
+            }
+            let _ = cancelled
+                .run_until_cancelled(tokio::time::sleep(retry_delay(attempt)))
+                .await;
+        }
+        unreachable!("there are more attempts than seconds")
+    }
+
+    /// One try. Says the event's kind once everything is stored and told.
+    async fn attempt(
+        &self,
+        incoming: &Incoming,
+        participants: &ParticipantsCache,
+        stored: &mut Stored,
+    ) -> Result<&'static str, Failure> {
+        if !self.registration.is_renewed_within(UNRENEWED_MAX) {
+            return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
+        }
+        let event = Event::decode(&incoming.payload).map_err(|error| wire_failure(&error))?;
+        let entry = Entry::encode_around(incoming.sequence, &incoming.payload)
+            .map_err(|error| wire_failure(&error))?;
+        let Some(users) = self.recipients(&event, incoming.sequence, participants).await? else {
+            // A copy of a change that was fanned out before a later one.
+            return Ok("superseded");
+        };
+        let look = self.horizon.look();
+        let targets = self.targets(&event, &users, stored).await?;
+        let to_first = targets.iter().any(|(_, inbox)| *inbox == Inbox::First);
+        // What goes to `first` must be stored before gateways believe that this worker knows of an heir.
+        let _look = to_first.then_some(look);
+        self.publish_all(incoming.sequence, &event, &entry, targets, stored)
+            .await?;
+        if !self.registration.is_renewed_within(UNRENEWED_MAX) {
+            return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
+        }
+        let told = stored
+            .iter()
+            .filter_map(|((user_id, inbox), sequence)| match (inbox, sequence) {
+                (Inbox::Client(client_id), Some(sequence)) => {
+                    Some((*client_id, (self.topology.shard(user_id), *sequence)))
+                }
+                _ => None,
+            });
+        self.live.notify(&entry, told).await;
+        Ok(event.kind())
+    }
+
+    /// Whose inboxes get it; nobody's, if it is a change that a later one has overtaken.
+    async fn recipients(
+        &self,
+        event: &Event,
+        sequence: u64,
+        participants: &ParticipantsCache,
+    ) -> Result<Option<Vec<UserId>>, Failure> {
+        let chat_id = event.chat_id();
+        let known = participants.get(chat_id);
+        match event {
+            Event::ChatUpdate(update) => {
+                if known.is_some_and(|known| known.version > update.version) {
+                    return Ok(None);
+                }
+                let now = Participants::of(update);
+                let mut users = now.users.to_vec();
+                users.extend(
+                    update
+                        .removed
+                        .iter()
+                        .filter(|user| !now.users.contains(user))
+                        .cloned(),
+                );
+                participants.put(chat_id, now);
+                Ok(Some(users))
+            }
+            Event::Message(_) => {
+                if let Some(known) = known {
+                    return Ok(Some(known.users.to_vec()));
+                }
+                let loaded = Participants::load(&self.metadata, &self.bus, &self.topology, chat_id, sequence)
+                    .await
+                    .map_err(|error| participants_failure(&error))?;
+                let users = loaded.users.to_vec();
+                participants.put(chat_id, loaded);
+                Ok(Some(users))
+            }
+        }
+    }
+
+    /// The inboxes that do not have it yet.
+    async fn targets(
+        &self,
+        event: &Event,
+        users: &[UserId],
+        stored: &Stored,
+    ) -> Result<Vec<Target>, Failure> {
+        let sender: Option<ClientId> = match event {
+            Event::Message(message) => Some(message.client_id),
+            Event::ChatUpdate(_) => None,
+        };
+        let clients = self
+            .clients
+            .of(users)
+            .await
+            .map_err(|error| Failure::Weather(error.to_string()))?;
+        let mut targets = Vec::new();
+        for user in users {
+            let clients: &[ClientId] = clients.get(user).map_or(&[], |clients| clients);
+            if clients.is_empty() {
+                targets.push((user.clone(), Inbox::First));
+            }
+            targets.extend(
+                clients
+                    .iter()
+                    .filter(|client_id| Some(**client_id) != sender)
+                    .map(|client_id| (user.clone(), Inbox::Client(*client_id))),
+            );
+        }
+        targets.retain(|target| !stored.contains_key(target));
+        Ok(targets)
+    }
+
+    /// Publishes to all of them at once and notes what was stored.
+    async fn publish_all(
+        &self,
+        sequence: u64,
+        event: &Event,
+        entry: &Bytes,
+        targets: Vec<Target>,
+        stored: &mut Stored,
+    ) -> Result<(), Failure> {
+        let count = targets.len();
+        let mut publishes: FuturesUnordered<_> = targets
+            .into_iter()
+            .map(|target| self.publish(sequence, event, entry, target))
+            .collect();
+        let (mut failure, mut missing) = (None, 0);
+        while let Some((target, result)) = publishes.next().await {
+            match result {
+                Ok(sequence) => {
+                    metrics::counter!("tidings_fanout_entries_total").increment(1);
+                    stored.insert(target, Some(sequence));
+                }
+                Err(PublishError::SubjectFull) => {
+                    metrics::counter!("tidings_fanout_inbox_full_total").increment(1);
+                    stored.insert(target, None);
+                }
+                Err(error) => {
+                    missing += 1;
+                    let poison = matches!(error, PublishError::TooLarge);
+                    failure = Some((poison, error));
+                }
+            }
+        }
+        match failure {
+            None => Ok(()),
+            Some((true, error)) => Err(Failure::Poison(error.to_string())),
+            Some((false, error)) => Err(Failure::Weather(format!(
+                "{missing} of {count} entries were not stored: {error}"
+            ))),
+        }
+    }
+
+    async fn publish(
+        &self,
+        sequence: u64,
+        event: &Event,
+        entry: &Bytes,
+        target: Target,
+    ) -> (Target, Result<u64, PublishError>) {
+        let (user_id, inbox) = &target;
+        let message_id = match inbox {
+            Inbox::Client(client_id) => Entry::message_id(sequence, &client_id.to_string()),
+            // Users share a shard's stream, and all of them have a `first`.
+            Inbox::First => Entry::message_id(sequence, &format!("{}.{FIRST}", escape_user(user_id))),
+        };
+        let headers = event_headers(event, &message_id);
+        let subject = inbox_subject(&self.topology, user_id, *inbox);
+        let _permit = self
+            .publishes
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let published = self
+            .bus
+            .publish(subject, headers, entry.clone(), PUBLISH_TIMEOUT)
+            .await;
+        (target, published.map(|accepted| accepted.sequence))
+    }
+}
+
+fn wire_failure(error: &WireError) -> Failure {
+    match error {
+        // A newer worker can read it.
+        WireError::Newer(_) => Failure::Weather(error.to_string()),
+        WireError::Malformed(_) => Failure::Poison(error.to_string()),
+    }
+}
+
+fn participants_failure(error: &ParticipantsError) -> Failure {
+    match error {
+        ParticipantsError::Unknown => Failure::Poison(error.to_string()),
+        _ => Failure::Weather(error.to_string()),
+    }
+}
+
+/// Doubles with each attempt, with jitter of a half.
+fn retry_delay(attempt: u32) -> Duration {
+    let doubled = RETRY_DELAY_MIN * 2_u32.pow((attempt - 1).min(10));
+    doubled
+        .min(RETRY_DELAY_MAX)
+        .mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_grow_to_their_bound() {
+        assert!(retry_delay(1) <= RETRY_DELAY_MIN);
+        for attempt in 1..100 {
+            let delay = retry_delay(attempt);
+            assert!(
+                delay >= RETRY_DELAY_MIN / 2 && delay <= RETRY_DELAY_MAX,
+                "{delay:?}"
+            );
+        }
+        assert!(retry_delay(99) >= RETRY_DELAY_MAX / 2);
+    }
+}

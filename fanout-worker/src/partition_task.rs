@@ -1,0 +1,357 @@
+//! The I/O around a partition's reader: does what it says, and tells it what happens. It decides nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::{Message, Subscriber};
+use futures::StreamExt as _;
+use serde::de::IgnoredAny;
+use serde_json::json;
+use tidings_nats::{CHATS, ConsumerStatus, DeliveryInfo, FANOUT_GROUP, Partition, Pull, fanout_consumer};
+use tidings_protocol::ChatId;
+use tidings_service::{NatsConnection, NatsState, Tasks};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::fan_out::{FanOut, Incoming, Outcome};
+use crate::participants::ParticipantsCache;
+use crate::partition_reader::{Action, Delivery, Event, PartitionReader};
+
+/// For a reset or an unpin: an election of the consumer takes about as long.
+const API_TIMEOUT: Duration = Duration::from_secs(5);
+/// How exact the reader's timers are.
+const TICK: Duration = Duration::from_millis(200);
+/// Which header names the pin.
+const PIN_HEADER: &str = "Nats-Pin-Id";
+/// Which header of a status says how much of a pull is unanswered.
+const PENDING_HEADER: &str = "Nats-Pending-Messages";
+
+/// A partition's task, from outside. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct PartitionHandle {
+    pub(crate) partition: Partition,
+    events: mpsc::UnboundedSender<Event<Incoming>>,
+    pinned: Arc<AtomicBool>,
+}
+
+impl PartitionHandle {
+    /// Tells the reader. One that has ended needs to hear nothing.
+    pub(crate) fn tell(&self, event: Event<Incoming>) {
+        let _ = self.events.send(event);
+    }
+
+    /// Whether this worker holds the partition.
+    pub(crate) fn pinned(&self) -> bool {
+        self.pinned.load(Ordering::Relaxed)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct PartitionTask {
+    consumer: String,
+    fan_out: Arc<FanOut>,
+    tasks: Tasks,
+    connection: watch::Receiver<NatsState>,
+    seen: Option<NatsState>,
+    reader: PartitionReader<Incoming>,
+    /// What control and the events' own tasks tell. Unbounded, but for each event that was started there is one.
+    events: mpsc::UnboundedReceiver<Event<Incoming>>,
+    handle: PartitionHandle,
+    /// The inbox of a generation is `<inbox>.<generation>.<pull>`.
+    inbox: String,
+    generation: u64,
+    replies: Option<Subscriber>,
+    participants: Arc<ParticipantsCache>,
+    cancels: HashMap<u64, CancellationToken>,
+    resets: u64,
+}
+
+impl PartitionTask {
+    pub(crate) fn new(
+        partition: Partition,
+        fan_out: Arc<FanOut>,
+        nats: &NatsConnection,
+        tasks: Tasks,
+    ) -> (Self, PartitionHandle) {
+        let (sender, events) = mpsc::unbounded_channel();
+        let handle = PartitionHandle {
+            partition,
+            events: sender,
+            pinned: Arc::default(),
+        };
+        let task = Self {
+            consumer: fanout_consumer(partition),
+            inbox: fan_out.bus.client().new_inbox(),
+            fan_out,
+            tasks,
+            connection: nats.state(),
+            seen: None,
+            reader: PartitionReader::new(Instant::now()),
+            events,
+            handle: handle.clone(),
+            generation: 0,
+            replies: None,
+            participants: Arc::default(),
+            cancels: HashMap::new(),
+            resets: 0,
+        };
+        (task, handle)
+    }
+
+    /// Reads the partition until it is told to stop and has finished.
+    pub(crate) async fn run(mut self) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.connection.mark_changed();
+        loop {
+            let events = tokio::select! {
+                Some(event) = self.events.recv() => vec![event],
+                message = next(&mut self.replies) => vec![self.message(message)],
+                Ok(()) = self.connection.changed() => self.connection_events(),
+                _ = ticks.tick() => vec![Event::Tick],
+            };
+            for event in events {
+                if self.handle_event(event).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether the reader has ended.
+    async fn handle_event(&mut self, event: Event<Incoming>) -> bool {
+        if let Event::Finished { sequence } | Event::Abandoned { sequence } = &event {
+            self.cancels.remove(sequence);
+        }
+        let actions = self.reader.handle(event, Instant::now());
+        let mut ended = false;
+        for action in actions {
+            ended |= matches!(action, Action::End);
+            self.act(action).await;
+        }
+        self.handle.pinned.store(self.reader.pinned(), Ordering::Relaxed);
+        metrics::counter!("tidings_fanout_resets_total").increment(self.reader.resets() - self.resets);
+        self.resets = self.reader.resets();
+        ended
+    }
+
+    /// What the connection's state means since it was last looked at.
+    fn connection_events(&mut self) -> Vec<Event<Incoming>> {
+        let now = *self.connection.borrow_and_update();
+        let before = self.seen.replace(now);
+        let again = before.is_none_or(|before| now.connects > before.connects || !before.connected);
+        match (now.connected, again) {
+            (false, _) => vec![Event::Disconnected],
+            (true, true) => vec![Event::Disconnected, Event::Connected],
+            // Only the count of dropped messages can have changed.
+            (true, false) => vec![Event::Doubt],
+        }
+    }
+
+    fn message(&mut self, message: Option<Message>) -> Event<Incoming> {
+        let Some(message) = message else {
+            self.replies = None;
+            return Event::Doubt;
+        };
+        let generation = self.generation;
+        if let Some(status) = ConsumerStatus::of(&message) {
+            let pull = message
+                .subject
+                .rsplit('.')
+                .next()
+                .and_then(|pull| pull.parse().ok());
+            return Event::Status {
+                generation,
+                pull: pull.unwrap_or_default(),
+                status,
+                unanswered: header(&message, PENDING_HEADER).and_then(|count| count.parse().ok()),
+            };
+        }
+        let reply = message
+            .reply
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let Some(info) = DeliveryInfo::parse(&reply) else {
+            tracing::warn!(subject = %message.subject, "a message is not from the consumer");
+            return Event::Doubt;
+        };
+        let chat = message.subject.splitn(3, '.').nth(2).unwrap_or_default();
+        Event::Delivered {
+            generation,
+            pin: header(&message, PIN_HEADER).map(str::to_owned),
+            info,
+            delivery: Delivery {
+                chat: chat.into(),
+                bytes: message.length,
+                reply,
+                content: Incoming {
+                    sequence: info.stream_sequence,
+                    subject: message.subject.to_string(),
+                    headers: message.headers.unwrap_or_default(),
+                    payload: message.payload,
+                },
+            },
+        }
+    }
+
+    async fn act(&mut self, action: Action<Incoming>) {
+        match action {
+            Action::Open { generation } => self.open(generation).await,
+            Action::Pull {
+                generation,
+                number,
+                batch,
+                bytes_max,
+                expires,
+                pin,
+            } => {
+                let pull = Pull {
+                    batch,
+                    max_bytes: bytes_max,
+                    expires: expires.as_nanos() as u64,
+                    group: Some(FANOUT_GROUP),
+                    id: pin.as_deref(),
+                    ..Pull::default()
+                };
+                self.pull(generation, number, &pull).await;
+            }
+            Action::Renew {
+                generation,
+                number,
+                pin,
+            } => {
+                // No message has a single byte, so none is delivered; the server renews the pin before it looks.
+                let pull = Pull {
+                    batch: 1,
+                    max_bytes: 1,
+                    no_wait: true,
+                    group: Some(FANOUT_GROUP),
+                    id: Some(&pin),
+                    ..Pull::default()
+                };
+                self.pull(generation, number, &pull).await;
+            }
+            Action::Reset { generation } => self.reset(generation),
+            Action::Unpin => self.unpin(),
+            Action::Start {
+                sequence, content, ..
+            } => self.start(sequence, content),
+            Action::Cancel { sequence } => {
+                if let Some(cancel) = self.cancels.get(&sequence) {
+                    cancel.cancel();
+                }
+            }
+            Action::Ack { reply } => self.publish(reply, "+ACK").await,
+            Action::Progress { reply } => self.publish(reply, "+WPI").await,
+            Action::Forget { chat } => {
+                if let Ok(chat_id) = chat.parse::<ChatId>() {
+                    self.participants.forget(chat_id);
+                }
+            }
+            Action::End => self.replies = None,
+        }
+    }
+
+    /// The old inbox is closed by a command that is sent before any that follows: the server drops pulls that
+    /// nobody listens to, which would otherwise take what is meant for the new one.
+    async fn open(&mut self, generation: u64) {
+        if let Some(mut replies) = self.replies.take() {
+            // An error says that the connection is gone, and with it the subscription.
+            let _ = replies.unsubscribe().await;
+        }
+        self.generation = generation;
+        self.participants = Arc::default();
+        let subject = format!("{}.{generation}.*", self.inbox);
+        match self.fan_out.bus.client().subscribe(subject).await {
+            Ok(replies) => self.replies = Some(replies),
+            // The pull will find no answer, and the reader tries again.
+            Err(error) => tracing::debug!(%error, "cannot subscribe"),
+        }
+    }
+
+    async fn pull(&self, generation: u64, number: u64, pull: &Pull<'_>) {
+        let subject = Pull::subject(CHATS, &self.consumer);
+        let reply = format!("{}.{generation}.{number}", self.inbox);
+        let client = self.fan_out.bus.client();
+        // A pull that is lost is noticed by its time.
+        if self.fan_out.bus.connected()
+            && let Err(error) = client.publish_with_reply(subject, reply, pull.encode()).await
+        {
+            tracing::debug!(%error, "a pull was not sent");
+        }
+    }
+
+    fn reset(&self, generation: u64) {
+        let subject = format!("CONSUMER.RESET.{CHATS}.{}", self.consumer);
+        let (bus, handle) = (self.fan_out.bus.clone(), self.handle.clone());
+        self.tasks.spawn(async move {
+            let result = bus
+                .api::<IgnoredAny>(&subject, &json!({ "seq": 0 }), API_TIMEOUT)
+                .await;
+            if let Err(error) = &result {
+                tracing::warn!(%error, partition = %handle.partition, "the consumer was not reset");
+            }
+            handle.tell(Event::Reset {
+                generation,
+                done: result.is_ok(),
+            });
+        });
+    }
+
+    fn unpin(&self) {
+        let subject = format!("CONSUMER.UNPIN.{CHATS}.{}", self.consumer);
+        let (bus, handle) = (self.fan_out.bus.clone(), self.handle.clone());
+        self.tasks.spawn(async move {
+            // Without it the pin expires.
+            if let Err(error) = bus
+                .api::<IgnoredAny>(&subject, &json!({ "group": FANOUT_GROUP }), API_TIMEOUT)
+                .await
+            {
+                tracing::debug!(%error, partition = %handle.partition, "the consumer was not unpinned");
+            }
+            handle.tell(Event::Unpinned);
+        });
+    }
+
+    fn start(&mut self, sequence: u64, incoming: Incoming) {
+        let cancel = CancellationToken::new();
+        self.cancels.insert(sequence, cancel.clone());
+        let (fan_out, participants) = (self.fan_out.clone(), self.participants.clone());
+        let handle = self.handle.clone();
+        self.tasks.spawn(async move {
+            let outcome = fan_out.process(&incoming, &participants, &cancel).await;
+            handle.tell(match outcome {
+                Outcome::Finished => Event::Finished { sequence },
+                Outcome::Abandoned => Event::Abandoned { sequence },
+            });
+        });
+    }
+
+    /// What is not sent is not missed: the event comes again, and is known.
+    async fn publish(&self, reply: String, body: &'static str) {
+        if self.fan_out.bus.connected()
+            && let Err(error) = self.fan_out.bus.client().publish(reply, body.into()).await
+        {
+            tracing::debug!(%error, "an ack was not sent");
+        }
+    }
+}
+
+async fn next(replies: &mut Option<Subscriber>) -> Option<Message> {
+    match replies {
+        Some(replies) => replies.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+    message
+        .headers
+        .as_ref()?
+        .get(name)
+        .map(async_nats::HeaderValue::as_str)
+}

@@ -1,0 +1,142 @@
+//! One fan-out worker, from start to end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidings_service::{Context, Invalidations, LivingWatch, Registration};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::beacons;
+use crate::clients::Clients;
+use crate::config::FanoutWorkerConfig;
+use crate::fan_out::{FanOut, UNRENEWED_MAX};
+use crate::horizon::Horizon;
+use crate::live_lane::LiveLane;
+use crate::partition_reader::Event;
+use crate::partition_task::{PartitionHandle, PartitionTask};
+use crate::sessions::Sessions;
+use crate::shares::Shares;
+
+/// How often a worker looks whether it holds its share.
+const SHARES_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a worker that may not work looks whether it may again.
+const RENEWED_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Runs a worker until it is asked to stop: then it finishes what it has in hand, gives its partitions away and
+/// ends. Fails when NATS cannot be asked at the start.
+pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result<()> {
+    // Later than `stopping`: while the worker drains it still tells gateways what it stored.
+    let ended = CancellationToken::new();
+    let fan_out = start(&config, &context, &ended).await?;
+    let readers = TaskTracker::new();
+    let partitions: Vec<PartitionHandle> = context
+        .topology
+        .partitions()
+        .map(|partition| {
+            let (task, handle) =
+                PartitionTask::new(partition, fan_out.clone(), &context.nats, context.tasks.clone());
+            let task = readers.track_future(task.run());
+            context.tasks.spawn_essential("partition", async move {
+                task.await;
+                Ok(())
+            });
+            handle
+        })
+        .collect();
+    let workers = LivingWatch::start(&context, context.service).await?;
+    tell(&partitions, || Event::Resume);
+    tracing::info!(partitions = partitions.len(), "reading");
+    tokio::select! {
+        () = context.stopping.cancelled() => {}
+        () = keep_share(&partitions, &workers) => {}
+        () = obey_registration(&partitions, &fan_out.registration) => {}
+    }
+    let within = context.drain_timeout / 2;
+    tell(&partitions, || Event::Stop { within });
+    readers.close();
+    readers.wait().await;
+    ended.cancel();
+    Ok(())
+}
+
+/// Everything that must be there before the first event is looked at.
+async fn start(
+    config: &FanoutWorkerConfig,
+    context: &Context,
+    ended: &CancellationToken,
+) -> anyhow::Result<Arc<FanOut>> {
+    let clients = Clients::new(context.metadata.clone());
+    let cache = clients.clone();
+    let invalidations = Invalidations::start(context, move |forget| cache.forget(&forget)).await?;
+    let horizon = Horizon::new(invalidations.subscribe());
+    let sessions = Sessions::start(context, ended.clone()).await?;
+    let gateways = LivingWatch::start(context, "gateway").await?;
+    let registration = Registration::start(context, None, ended.clone()).await?;
+    let fan_out = Arc::new(FanOut {
+        bus: context.bus.clone(),
+        topology: context.topology,
+        metadata: context.metadata.clone(),
+        clients,
+        horizon: horizon.clone(),
+        live: LiveLane::new(
+            context.nats.client().clone(),
+            context.boot_id.0,
+            sessions.clone(),
+            horizon.clone(),
+        ),
+        registration,
+        publishes: Semaphore::new(config.publishes_max as usize),
+    });
+    let (lane, end) = (fan_out.clone(), ended.clone());
+    context.tasks.spawn_essential("beacons", async move {
+        end.run_until_cancelled(beacons::run(&lane.live, &sessions, &horizon, &gateways))
+            .await;
+        Ok(())
+    });
+    Ok(fan_out)
+}
+
+fn tell(partitions: &[PartitionHandle], event: impl Fn() -> Event<crate::fan_out::Incoming>) {
+    for partition in partitions {
+        partition.tell(event());
+    }
+}
+
+/// Gives partitions away when there are others to take them, for ever.
+async fn keep_share(partitions: &[PartitionHandle], workers: &LivingWatch) {
+    let mut shares = Shares::default();
+    let mut interval = tokio::time::interval(SHARES_INTERVAL);
+    loop {
+        interval.tick().await;
+        let held: Vec<_> = partitions
+            .iter()
+            .filter(|partition| partition.pinned())
+            .map(|partition| partition.partition)
+            .collect();
+        metrics::gauge!("tidings_fanout_partitions").set(held.len() as f64);
+        let alive = workers.now().instances.len();
+        let decision = shares.decide(&held, partitions.len() as u16, alive, Instant::now());
+        tell(partitions, || Event::Reluctant(decision.reluctant));
+        for partition in partitions {
+            if decision.release.contains(&partition.partition) {
+                partition.tell(Event::Release);
+            }
+        }
+    }
+}
+
+/// Stops all work while the worker's own key is too old, for ever.
+async fn obey_registration(partitions: &[PartitionHandle], registration: &Registration) {
+    loop {
+        registration.unrenewed_for(UNRENEWED_MAX).await;
+        tracing::warn!("the worker's own key cannot be renewed: it stops working until it can");
+        tell(partitions, || Event::Suspend);
+        while !registration.is_renewed_within(UNRENEWED_MAX) {
+            tokio::time::sleep(RENEWED_INTERVAL).await;
+        }
+        tracing::info!("the worker's own key is renewed: it works again");
+        tell(partitions, || Event::Resume);
+    }
+}
