@@ -22,6 +22,22 @@ impl Metadata {
     /// Who was in the chat when CHATS gave out `seq`: the change with the highest sequence below it. Whatever is
     /// committed later is published above `seq`, so the answer is final once it is `Known`.
     pub async fn participants_at(&self, chat_id: ChatId, seq: u64) -> Result<ParticipantsAt> {
+        match self.published_at(chat_id, seq).await? {
+            (true, _) => Ok(ParticipantsAt::Unsent),
+            (false, Some(change)) => Ok(ParticipantsAt::Known(change)),
+            (false, None) => Ok(ParticipantsAt::Unknown),
+        }
+    }
+
+    /// [`Metadata::participants_at`] for whoever knows that the changes whose sequences are not known are not
+    /// published yet, since the chat's subject was full when they were to be. Never `Unsent`.
+    pub async fn published_participants_at(&self, chat_id: ChatId, seq: u64) -> Result<ParticipantsAt> {
+        let (_, change) = self.published_at(chat_id, seq).await?;
+        Ok(change.map_or(ParticipantsAt::Unknown, ParticipantsAt::Known))
+    }
+
+    /// Whether the chat has unsent changes, and the last change below the sequence.
+    async fn published_at(&self, chat_id: ChatId, seq: u64) -> Result<(bool, Option<ChatChange>)> {
         let row = sqlx::query!(
             r#"SELECT EXISTS (SELECT FROM outbox WHERE chat_id = $1 AND seq IS NULL) AS "unsent!",
                       o.change AS "change?: Json<ChatChange>", o.seq AS "seq?"
@@ -34,13 +50,10 @@ impl Metadata {
         )
         .fetch_one(&self.pool)
         .await?;
-        Ok(match (row.unsent, row.change) {
-            (true, _) => ParticipantsAt::Unsent,
-            (false, Some(Json(change))) => ParticipantsAt::Known(ChatChange {
-                seq: row.seq.map(|seq| seq as u64),
-                ..change
-            }),
-            (false, None) => ParticipantsAt::Unknown,
-        })
+        let change = row.change.map(|Json(change)| ChatChange {
+            seq: row.seq.map(|seq| seq as u64),
+            ..change
+        });
+        Ok((row.unsent, change))
     }
 }
