@@ -13,7 +13,7 @@ use crate::unavailable::{CHAT_BUSY_RETRY_MS, database_error, unavailable};
 /// Chats kept: of the size of what one gateway's clients are active in. One of 100 participants is about 10 KB.
 const CACHED_MAX: u64 = 50_000;
 /// The last resort against an invalidation that never came.
-const AGE_MAX: Duration = Duration::from_secs(600);
+const AGE_MAX: Duration = Duration::from_mins(10);
 
 /// See the module.
 pub(crate) type ChatCache = InvalidatedCache<ChatId, Option<Arc<ChatRecord>>>;

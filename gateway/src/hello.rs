@@ -26,7 +26,7 @@ use crate::wire::{Incoming, Wire};
 /// For the first hello.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// For another one with `replace`: somebody has to choose.
-const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
+const REPLACE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Frames that are no hello; whoever sends more speaks something else.
 const WRONG_FRAMES_MAX: u32 = 16;
 /// For the end of INVALIDATIONS.
@@ -178,7 +178,7 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
     let invalidations_sequence = announce(gateway, &claims, &registered).await?;
     let mut reader = InboxReader::new(
         gateway.bus.clone(),
-        &gateway.topology,
+        gateway.topology,
         &claims.user,
         claims.client,
         registered.heir,
@@ -187,7 +187,7 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
     let (handle, older) = take_over(gateway, &claims, registered.heir).await?;
     close_older(gateway, &handle, older).await;
     let backlog = if gateway.inbox_durables {
-        reader.open_durable(&gateway.topology, &claims.user).await
+        reader.open_durable(gateway.topology, &claims.user).await
     } else {
         None
     };

@@ -62,16 +62,16 @@ struct Durable {
 impl InboxReader {
     pub(crate) fn new(
         bus: Bus,
-        topology: &Topology,
+        topology: Topology,
         user_id: &UserId,
         client_id: ClientId,
         heir: bool,
         readings: Arc<Semaphore>,
     ) -> Self {
         let shard = topology.shard(user_id);
-        let mut subjects = vec![inbox_subject(topology, user_id, Inbox::Client(client_id))];
+        let mut subjects = vec![inbox_subject(&topology, user_id, Inbox::Client(client_id))];
         if heir {
-            subjects.push(inbox_subject(topology, user_id, Inbox::First));
+            subjects.push(inbox_subject(&topology, user_id, Inbox::First));
         }
         Self {
             bus,
@@ -86,7 +86,7 @@ impl InboxReader {
 
     /// Starts the durable anew, making it where there is none, and says how many entries wait. On trouble the
     /// inbox is read without it.
-    pub(crate) async fn open_durable(&mut self, topology: &Topology, user_id: &UserId) -> Option<u64> {
+    pub(crate) async fn open_durable(&mut self, topology: Topology, user_id: &UserId) -> Option<u64> {
         match self.start_durable(topology, user_id).await {
             Ok(backlog) => Some(backlog),
             Err(error) => {
@@ -98,14 +98,14 @@ impl InboxReader {
         }
     }
 
-    async fn start_durable(&mut self, topology: &Topology, user_id: &UserId) -> Result<u64, ApiError> {
+    async fn start_durable(&mut self, topology: Topology, user_id: &UserId) -> Result<u64, ApiError> {
         let reset = self
             .bus
             .reset_durable(self.shard, self.client_id, DURABLE_TIMEOUT)
             .await;
         let info = match reset {
             Err(error) if error.not_found() => {
-                let config = durable_config(topology, user_id, self.client_id, self.subjects.len() > 1);
+                let config = durable_config(&topology, user_id, self.client_id, self.subjects.len() > 1);
                 self.bus
                     .create_durable(self.shard, &config, DURABLE_TIMEOUT)
                     .await?;
@@ -131,9 +131,9 @@ impl InboxReader {
     }
 
     /// In the background: DELETE without waiting, then CREATE, which lands on a node that is up.
-    fn remake_durable(&self, topology: &Topology, user_id: &UserId) {
+    fn remake_durable(&self, topology: Topology, user_id: &UserId) {
         let (bus, shard, client_id) = (self.bus.clone(), self.shard, self.client_id);
-        let config = durable_config(topology, user_id, client_id, self.subjects.len() > 1);
+        let config = durable_config(&topology, user_id, client_id, self.subjects.len() > 1);
         tokio::spawn(async move {
             let _ = bus.delete_durable(shard, client_id, DURABLE_TIMEOUT).await;
             if let Err(error) = bus.create_durable(shard, &config, READ_TIMEOUT).await {

@@ -228,15 +228,15 @@ impl<B> InboxSession<B> {
             if stored.sequence <= self.floor {
                 continue;
             }
-            if !self.above.contains(&stored.sequence) {
+            if self.above.contains(&stored.sequence) {
+                self.floor = stored.sequence;
+            } else {
                 if !self.window.has_room(stored.bytes) {
                     everything = false;
                     break;
                 }
                 self.floor = stored.sequence;
                 self.deliver(stored, actions);
-            } else {
-                self.floor = stored.sequence;
             }
         }
         if everything {

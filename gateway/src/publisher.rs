@@ -32,7 +32,7 @@ impl Publisher {
         context.tasks.spawn(async move {
             let stopping = context_of_task.stopping.clone();
             stopping
-                .run_until_cancelled(task.replace_dead(context_of_task, connection))
+                .run_until_cancelled(Box::pin(task.replace_dead(context_of_task, connection)))
                 .await;
         });
         Ok(publisher)

@@ -16,7 +16,7 @@ use tidings_protocol::{ChatId, Error, ErrorCode, UserId};
 use crate::config::Switch;
 
 /// How often buckets that are full again are forgotten.
-pub(crate) const UPKEEP_INTERVAL: Duration = Duration::from_secs(60);
+pub(crate) const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
 
 const fn number(value: u32) -> NonZeroU32 {
     NonZeroU32::new(value).expect("rates are above zero")

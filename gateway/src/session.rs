@@ -31,7 +31,7 @@ const REQUESTS_MAX: usize = 64;
 /// Silence after which the server pings; twice as much is death.
 const PING_AFTER: Duration = Duration::from_secs(PING_SECONDS);
 /// How long before its end a token's expiry is announced.
-const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
+const EXPIRY_NOTICE: Duration = Duration::from_mins(1);
 /// After so long a full window is worth a notice.
 const WINDOW_FULL_NOTICE: Duration = Duration::from_secs(30);
 /// How often a session reads that not every worker knows of yet.
@@ -193,7 +193,7 @@ impl Session {
                     metrics::counter!("tidings_deliveries_total").increment(1);
                 }
                 Action::Delete { sequence } => {
-                    self.gateway.confirmer.confirm(self.handle.shard, sequence).await
+                    self.gateway.confirmer.confirm(self.handle.shard, sequence).await;
                 }
                 Action::Read(reading) => {
                     let mut reader = self.reader.take().expect("one reading at a time");
@@ -368,16 +368,13 @@ impl Session {
             }
             return Ok(());
         }
-        match self.queued.get_mut(&chat_id).and_then(VecDeque::pop_front) {
-            Some(request) => {
-                self.queued_count -= 1;
-                self.start_send(request);
-            }
-            None => {
-                self.queued.remove(&chat_id);
-                if self.queued.is_empty() {
-                    self.queued.shrink_to_fit();
-                }
+        if let Some(request) = self.queued.get_mut(&chat_id).and_then(VecDeque::pop_front) {
+            self.queued_count -= 1;
+            self.start_send(request);
+        } else {
+            self.queued.remove(&chat_id);
+            if self.queued.is_empty() {
+                self.queued.shrink_to_fit();
             }
         }
         Ok(())

@@ -41,14 +41,14 @@ pub(crate) fn router(gateway: Arc<Gateway>, stopping: CancellationToken) -> Rout
 
 /// What `GET /v1` answers.
 #[derive(Serialize)]
-struct Versions {
+struct Spoken {
     versions: [&'static str; 1],
     subprotocols: [&'static str; 2],
     limits: Limits,
 }
 
-async fn versions() -> axum::Json<Versions> {
-    axum::Json(Versions {
+async fn versions() -> axum::Json<Spoken> {
+    axum::Json(Spoken {
         versions: ["v1"],
         subprotocols: Codec::ALL.map(Codec::subprotocol),
         limits: Limits::default(),
