@@ -17,11 +17,11 @@ const POSTGRES_URL_DEFAULT: &str = "postgres://tidings@127.0.0.1:5432/tidings";
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Settings of every service")]
 pub struct CommonConfig {
-    /// The NATS servers, separated by commas: nats://[user:password@|token@]host:port, or tls:// for TLS.
-    /// [default: `nats://127.0.0.1:4222`]
+    /// The NATS servers, separated by commas: `nats://user:password@host:port`, or `tls://…` for TLS. By default
+    /// `nats://127.0.0.1:4222`.
     ///
     /// Give all servers of a cluster, so that the service starts while one of them is down. The credentials of
-    /// the first URL that has any are used for all.
+    /// the first URL that has any are used for all; a user without a password is a token.
     #[arg(long, env = "TIDINGS_NATS_URL", hide_env_values = true, value_name = "URLS")]
     pub nats_url: Option<Secret>,
 
@@ -33,8 +33,8 @@ pub struct CommonConfig {
     #[arg(long, env = "TIDINGS_NATS_CREDENTIALS_FILE", value_name = "FILE")]
     pub nats_credentials_file: Option<PathBuf>,
 
-    /// The Postgres database: postgres://user:password@host:port/database?sslmode=…
-    /// [default: `postgres://tidings@127.0.0.1:5432/tidings`]
+    /// The Postgres database: `postgres://user:password@host:port/database?sslmode=…`. By default
+    /// `postgres://tidings@127.0.0.1:5432/tidings`.
     #[arg(
         long,
         env = "TIDINGS_POSTGRES_URL",
@@ -68,7 +68,7 @@ pub struct CommonConfig {
     )]
     pub admin_listen: SocketAddr,
 
-    /// How log lines look, on standard error. [default: human on a terminal, else json]
+    /// How log lines look, on standard error: by default human on a terminal, else json.
     #[arg(long, env = "TIDINGS_LOG_FORMAT", value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
 
