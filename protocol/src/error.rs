@@ -10,12 +10,12 @@ use crate::absent;
 use crate::server_frame::ClientInfo;
 
 macro_rules! error_codes {
-    ($($(#[$meta:meta])* $name:ident = $text:literal, retryable $retryable:literal, fixed by $fixer:literal;)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, retryable $retryable:literal, fixed by $fixer:literal;)*) => {
         /// What went wrong, for programs. Written as its text in both codecs, so that a client meets a newer
         /// server's code as [`ErrorCode::Unknown`] instead of an error.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub enum ErrorCode {
-            $($(#[$meta])* $name,)*
+            $($(#[doc = $doc])+ $name,)*
             /// A code of a newer server.
             Unknown(String),
         }
@@ -37,6 +37,14 @@ macro_rules! error_codes {
                 match self {
                     $(Self::$name => $retryable,)*
                     Self::Unknown(_) => false,
+                }
+            }
+
+            /// What it means, in a sentence or two.
+            pub fn meaning(&self) -> &'static str {
+                match self {
+                    $(Self::$name => concat!($($doc),+).trim(),)*
+                    Self::Unknown(_) => "A code of a newer server.",
                 }
             }
 
@@ -74,6 +82,8 @@ error_codes! {
     TokenExpired = "token_expired", retryable false, fixed by "the login service: a new token";
     /// This client was removed; its id is refused for ever.
     ClientRemoved = "client_removed", retryable false, fixed by "the user: a new client id";
+    /// This client connected elsewhere; said in `closing`.
+    Replaced = "replaced", retryable false, fixed by "the user: this client is in use elsewhere";
     /// The user has three active clients; say which to `replace`.
     TooManyClients = "too_many_clients", retryable false, fixed by "the user: replace one";
     /// No such chat or client, as far as this user may know.

@@ -1,4 +1,4 @@
-//! An AsyncAPI 3 document, assembled from the same schemas. One channel is the connection; it is written from
+//! The `AsyncAPI` 3 document, assembled from the same schemas. One channel is the connection; it is written from
 //! the server's side: what it receives, what it sends.
 
 use serde_json::{Map, Value, json};

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 const HOW: &str = "UPDATE=1 cargo test -p tidings-protocol --test contract";
 
@@ -31,6 +32,9 @@ pub(crate) fn file(name: &str, wanted: &str) {
 
 /// The same for what stands between `<!-- generated: <section> -->` and `<!-- /generated -->`.
 pub(crate) fn section(name: &str, section: &str, wanted: &str) {
+    // Tests run side by side, and several sections stand in one file.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let text = read(name);
     let begin = format!("<!-- generated: {section} -->\n");
     let (before, rest) = text

@@ -3,8 +3,10 @@
 
 mod asyncapi;
 mod checked_in;
+mod document;
 mod frames;
 mod golden;
 mod hostile;
+mod layout;
 mod round_trip;
 mod schema;

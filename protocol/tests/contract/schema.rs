@@ -99,7 +99,7 @@ fn document(title: &str, description: &str, frames: Frames) -> String {
     }))
 }
 
-/// Keys in alphabetical order, also when another crate of the workspace has serde_json keep theirs.
+/// Keys in alphabetical order, also when another crate of the workspace has `serde_json` keep theirs.
 pub(crate) fn pretty(value: &Value) -> String {
     let mut value = value.clone();
     value.sort_all_objects();
@@ -121,7 +121,7 @@ fn the_schemas_are_those_of_the_types() {
         &document(
             "Tidings: what a server says",
             "One text frame of the subprotocol tidings.v1.json, as a server writes it. A later server may say more \
-             types, fields and values of enumerations; a client ignores what it does not know.",
+             types, fields and error codes; a client ignores what it does not know.",
             server_frames(),
         ),
     );
