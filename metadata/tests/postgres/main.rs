@@ -1,0 +1,14 @@
+//! What the crate promises, on a real Postgres.
+
+mod chats;
+mod clients;
+mod direct_chats;
+mod fan_out_history;
+mod idle_clients;
+mod migrations;
+mod outbox;
+mod participants;
+mod prune;
+mod requests;
+mod suspension;
+mod test_database;
