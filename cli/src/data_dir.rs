@@ -1,6 +1,6 @@
 //! Which folder holds a system that `tidings up` runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
@@ -16,6 +16,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
+    /// The folder as it was given, if it was.
+    pub(crate) fn given(&self) -> Option<&Path> {
+        self.dir.as_deref()
+    }
+
     /// The given folder, or the default one, as an absolute path. It need not exist.
     pub fn path(&self) -> anyhow::Result<PathBuf> {
         let dir = match &self.dir {

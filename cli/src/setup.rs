@@ -1,18 +1,128 @@
-//! `tidings setup`: creates or upgrades streams, consumers, buckets and tables.
+//! `tidings setup`: creates or upgrades streams, consumers, buckets and tables. Services only compare.
 
 use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Arg;
+use serde_json::{Value, json};
+use tidings_metadata::Metadata;
+use tidings_nats::Bus;
+use tidings_nats::setup::{Change, SetupOptions};
+use tidings_service::{CommonConfig, NatsConnection, NatsSettings, Secret};
+
+use crate::{DataDir, UpFile};
+
+/// For the question how many copies there are.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Error code of a stream that does not exist.
+const STREAM_NOT_FOUND: u16 = 10059;
 
 /// Creates or upgrades the streams, consumers, buckets and tables that the services need.
+///
+/// Prints one line for each change; nothing when everything is as it should be. What an operator has added beside
+/// our settings stays. Give --nats-url and --postgres-url, or --dir for a system of `tidings up`.
 #[derive(Debug, clap::Args)]
+#[command(mut_args(only_connections))]
 pub(crate) struct SetupArgs {
     /// Only print what would change.
     #[arg(long)]
     dry_run: bool,
+
+    /// Copies of each stream: 1, or 3 on three NATS servers or more. [default: as many as there are, else 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: Option<u8>,
+
+    #[command(flatten)]
+    dir: DataDir,
+
+    #[command(flatten)]
+    common: CommonConfig,
+}
+
+/// Hides the settings of a service that a command which only connects has no use for.
+fn only_connections(argument: Arg) -> Arg {
+    let hidden = [
+        "postgres_connections_max",
+        "admin_listen",
+        "log_format",
+        "log",
+        "drain_timeout",
+    ];
+    let hide = hidden.contains(&argument.get_id().as_str());
+    argument.hide(hide)
 }
 
 pub(crate) fn main(args: SetupArgs) -> ExitCode {
     crate::block_on(async move {
-        let _ = args.dry_run;
-        anyhow::bail!("not built yet")
+        let mut common = args.common.clone();
+        if args.dir.given().is_some() {
+            let up = UpFile::read(&args.dir.path()?)?;
+            (common.nats_url, common.nats_url_file) = (Some(Secret::new(up.nats)), None);
+            (common.postgres_url, common.postgres_url_file) = (Some(Secret::new(up.postgres)), None);
+        }
+        let nats = NatsSettings::new(&common)?;
+        let changes = apply(
+            &nats,
+            common.postgres_url()?.expose(),
+            args.replicas,
+            args.dry_run,
+        )
+        .await?;
+        for change in &changes {
+            println!("{change}");
+        }
+        match (changes.is_empty(), args.dry_run) {
+            (true, _) => eprintln!("everything is as this version needs it"),
+            (false, true) => eprintln!("{} changes would be made", changes.len()),
+            (false, false) => eprintln!("{} changes made", changes.len()),
+        }
+        Ok(())
     })
+}
+
+/// Brings streams, consumers, buckets and tables to what this version needs, or with `dry_run` only says what it
+/// would do. Without `replicas`, streams keep the copies they have.
+pub(crate) async fn apply(
+    nats: &NatsSettings,
+    postgres_url: &str,
+    replicas: Option<u8>,
+    dry_run: bool,
+) -> anyhow::Result<Vec<Change>> {
+    let metadata = Metadata::connect(postgres_url, 1).context("--postgres-url")?;
+    let mut changes: Vec<Change> = metadata
+        .pending_migrations()
+        .await?
+        .into_iter()
+        .map(|migration| Change {
+            what: format!("table migration {migration}"),
+            how: "apply".to_owned(),
+        })
+        .collect();
+    if !dry_run {
+        metadata.migrate().await?;
+    }
+    let connection = NatsConnection::connect(nats, "setup").await?;
+    let bus = Bus::new(connection.client().clone());
+    let replicas = match replicas {
+        Some(replicas) => replicas,
+        None => existing_replicas(&bus).await?.unwrap_or(1),
+    };
+    let options = SetupOptions {
+        replicas,
+        ..SetupOptions::default()
+    };
+    changes.extend(tidings_nats::setup::apply(&bus, &options, dry_run).await?);
+    Ok(changes)
+}
+
+/// How many copies CHATS has, if there is one.
+async fn existing_replicas(bus: &Bus) -> anyhow::Result<Option<u8>> {
+    match bus.api::<Value>("STREAM.INFO.CHATS", &json!({}), TIMEOUT).await {
+        Ok(info) => Ok(info["config"]["num_replicas"]
+            .as_u64()
+            .and_then(|number| u8::try_from(number).ok())),
+        Err(error) if error.code() == Some(STREAM_NOT_FOUND) => Ok(None),
+        Err(error) => Err(error).context("cannot ask for the stream CHATS"),
+    }
 }

@@ -39,8 +39,6 @@ pub struct UpProcess {
     pub name: String,
     /// Its process id; while it is down and about to be started again, that of the last one.
     pub pid: u32,
-    /// When the process started, in a form of the kernel's own: with the pid it names one process for good.
-    pub started: Option<String>,
     /// Base URL of `/healthz`, `/readyz` and `/metrics` of a service, or of the monitoring port of NATS.
     pub admin: Option<String>,
     /// What it writes.

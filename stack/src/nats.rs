@@ -186,9 +186,9 @@ impl NatsServer {
         self.server.pid()
     }
 
-    /// Its process, for a supervisor.
-    pub fn server(&mut self) -> &mut Server {
-        &mut self.server
+    /// Its process alone, for a supervisor.
+    pub fn into_server(self) -> Server {
+        self.server
     }
 
     /// Starts it, with the data it had, on the same ports, and waits until it answers. In a cluster that is when

@@ -140,9 +140,9 @@ impl Postgres {
         self.server.pid()
     }
 
-    /// Its process, for a supervisor.
-    pub fn server(&mut self) -> &mut Server {
-        &mut self.server
+    /// Its process alone, for a supervisor.
+    pub fn into_server(self) -> Server {
+        self.server
     }
 
     /// Starts it, with the data it had, on the same port, and waits until it answers.
@@ -257,11 +257,7 @@ fn make_data(
 
 /// Runs a program of Postgres', which must succeed.
 fn run(mut command: Command, account: Option<Account>, input: Stdio) -> anyhow::Result<()> {
-    command
-        .stdin(input)
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .process_group(0);
+    command.stdin(input).env("LC_ALL", "C").current_dir("/");
     if let Some(account) = account {
         command.uid(account.uid.as_raw()).gid(account.gid.as_raw());
     }

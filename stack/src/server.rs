@@ -18,8 +18,10 @@ use crate::account::Account;
 use crate::guard::Guard;
 use crate::probe::Probe;
 
-/// Between two questions whether a process answers.
-const ASK_INTERVAL: Duration = Duration::from_millis(25);
+/// Between two questions whether a process answers, at first; later a tenth of the time that has passed.
+const ASK_INTERVAL_MIN: Duration = Duration::from_millis(20);
+/// Who waits for a slow process need not hear of it at once.
+const ASK_INTERVAL_MAX: Duration = Duration::from_millis(500);
 /// A log above this is put aside at the next start of its process; one old log is kept.
 const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How much of a log's end is looked at for a reason.
@@ -68,6 +70,7 @@ pub enum Orphaned {
 pub struct Server {
     spec: Spec,
     running: Option<Running>,
+    unready: String,
 }
 
 #[derive(Debug)]
@@ -107,7 +110,11 @@ impl Spec {
 impl Server {
     /// Not started yet.
     pub fn new(spec: Spec) -> Self {
-        Self { spec, running: None }
+        Self {
+            spec,
+            running: None,
+            unready: String::new(),
+        }
     }
 
     /// How it is run.
@@ -120,10 +127,14 @@ impl Server {
         self.running.as_ref().map(|running| running.pid)
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until it answers. When it does not in time, it is killed.
     pub async fn start(&mut self, patience: Duration) -> anyhow::Result<()> {
         self.spawn()?;
-        self.ready(patience).await
+        let result = self.ready(patience).await;
+        if result.is_err() {
+            self.kill().await;
+        }
+        result
     }
 
     /// Starts it and waits for nothing. Must be called in a Tokio runtime.
@@ -175,36 +186,36 @@ impl Server {
         Ok(())
     }
 
-    /// Waits until it answers. When it ends instead, the error has the last line of its log; it is then stopped,
-    /// as it is when it does not answer in time.
+    /// Waits until it answers. When it ends instead, the error has what it said last. When it does not answer in
+    /// time, that is the error, and it goes on running. May be dropped and called again.
     pub async fn ready(&mut self, patience: Duration) -> anyhow::Result<()> {
-        let deadline = Instant::now() + patience;
+        let began = Instant::now();
         loop {
             let running = self.running.as_mut().context("it is not running")?;
             if let Some(status) = running.child.try_wait().context("cannot wait for a child")? {
-                let reason = last_words(&self.spec.log, running.log_start);
+                let said = last_words(&self.spec.log, running.log_start);
                 self.running = None;
+                let (name, log) = (&self.spec.name, self.spec.log.display());
+                bail!("{name} {}: {said} (log: {log})", describe(status));
+            }
+            match self.spec.probe.ask(running.pid).await {
+                Ok(()) => return Ok(()),
+                Err(reason) => self.unready = reason,
+            }
+            if began.elapsed() >= patience {
+                let (name, log, reason) = (&self.spec.name, self.spec.log.display(), &self.unready);
                 bail!(
-                    "{} {}: {reason} (log: {})",
-                    self.spec.name,
-                    describe(status),
-                    self.spec.log.display()
+                    "{name} does not answer after {} s: {reason} (log: {log})",
+                    patience.as_secs()
                 );
             }
-            let Err(reason) = self.spec.probe.ask(running.pid).await else {
-                return Ok(());
-            };
-            if Instant::now() >= deadline {
-                self.kill().await;
-                bail!(
-                    "{} did not answer within {} s: {reason} (log: {})",
-                    self.spec.name,
-                    patience.as_secs(),
-                    self.spec.log.display()
-                );
-            }
-            sleep(ASK_INTERVAL).await;
+            sleep((began.elapsed() / 10).clamp(ASK_INTERVAL_MIN, ASK_INTERVAL_MAX)).await;
         }
+    }
+
+    /// Why it was not ready when it was last asked and was not.
+    pub fn unready(&self) -> &str {
+        &self.unready
     }
 
     /// Waits until it ends. May be dropped and called again. Never returns where it does not run.
