@@ -1,0 +1,188 @@
+//! One worker on real servers: what is accepted arrives in every inbox it is meant for, and gateways hear of it.
+
+mod support;
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use support::{PATIENCE, System, changes, texts};
+use tidings_nats::{Beacon, Inbox, LiveMessage, Notice, live_subject};
+use tidings_protocol::{Operation, UserId};
+
+/// What a gateway hears.
+struct Gateway {
+    subscription: async_nats::Subscriber,
+}
+
+impl Gateway {
+    async fn listen(system: &System, name: &str) -> Self {
+        let client = system.context.nats.client();
+        let subscription = client
+            .subscribe(live_subject(name))
+            .await
+            .expect("NATS is connected");
+        Self { subscription }
+    }
+
+    async fn next<T>(&mut self, mut pick: impl FnMut(LiveMessage) -> Option<T>) -> T {
+        let wait = async {
+            loop {
+                let message = self.subscription.next().await.expect("the subscription goes on");
+                let message = LiveMessage::decode(&message.payload).expect("a worker wrote it");
+                if let Some(found) = pick(message) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("it is told")
+    }
+
+    async fn notice(&mut self) -> Notice {
+        self.next(|message| match message {
+            LiveMessage::Notice(notice) => Some(notice),
+            LiveMessage::Beacon(_) => None,
+        })
+        .await
+    }
+
+    async fn beacon(&mut self, mut pick: impl FnMut(&Beacon) -> bool) -> Beacon {
+        self.next(|message| match message {
+            LiveMessage::Beacon(beacon) if pick(&beacon) => Some(beacon),
+            _ => None,
+        })
+        .await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_arrives_in_every_inbox_and_gateways_hear_of_it() {
+    let system = System::start(4).await;
+    let (alice, alice_too) = (system.register("alice").await, system.register("alice").await);
+    let bob = system.register("bob").await;
+    let carol = UserId::new("carol@example.org").expect("a user id");
+    let mut gateway = Gateway::listen(&system, "g1").await;
+    let worker = system.worker().await;
+    let revision = system.connect(&bob, "g1", 7).await;
+    let beacon = gateway
+        .beacon(|beacon| beacon.sessions_revision >= revision)
+        .await;
+    assert_eq!((beacon.worker, beacon.notices), (worker.context.boot_id.0, 0));
+
+    let (chat_id, created) = system.chat(&[&alice.user_id, &bob.user_id, &carol]).await;
+    let sent = system.send(chat_id, &alice, "hello").await;
+    let entries = system.wait_for_entries(&bob, 2).await;
+    assert_eq!(entries[0].1.seq, created);
+    assert_eq!(changes(&entries)[0].participants.len(), 3);
+    assert_eq!(
+        (entries[1].1.seq, &texts(&entries)[&chat_id][..]),
+        (sent, &["hello".to_owned()][..])
+    );
+
+    let (first, second) = (gateway.notice().await, gateway.notice().await);
+    assert_eq!((first.number, second.number), (1, 2));
+    assert_eq!(second.entry, entries[1].1.encode());
+    assert_eq!(second.recipients.len(), 1, "only bob is connected there");
+    let recipient = second.recipients[0];
+    assert_eq!((recipient.client_id, recipient.connection), (bob.client_id, 7));
+    assert_eq!(recipient.sequence, entries[1].0);
+    gateway.beacon(|beacon| beacon.notices == 2).await;
+
+    // The sender's other client gets it; the sending one does not, but learns of the chat.
+    system.wait_for_entries(&alice_too, 2).await;
+    system.wait_until_fanned_out().await;
+    let own = system.inbox(&alice.user_id, Inbox::Client(alice.client_id)).await;
+    assert_eq!((own.len(), changes(&own).len()), (1, 1));
+    // Who has no client yet finds it when the first one comes.
+    assert_eq!(system.inbox(&carol, Inbox::First).await.len(), 2);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_removed_gets_nothing_more_and_who_was_added_gets_everything() {
+    let system = System::start(4).await;
+    let alice = system.register("alice").await;
+    let bob = system.register("bob").await;
+    let carol = system.register("carol").await;
+    // Everything is there before a worker is: nothing is in its caches.
+    let (chat_id, _) = system.chat(&[&alice.user_id, &bob.user_id]).await;
+    system.send(chat_id, &alice, "1").await;
+    let added = system
+        .modify(chat_id, &alice.user_id, Operation::Add, &carol.user_id)
+        .await;
+    system.send(chat_id, &alice, "2").await;
+    let removed = system
+        .modify(chat_id, &alice.user_id, Operation::Remove, &bob.user_id)
+        .await;
+    system.send(chat_id, &alice, "3").await;
+    let worker = system.worker().await;
+    system.wait_until_fanned_out().await;
+    let of_bob = system.wait_for_entries(&bob, 5).await;
+    assert_eq!(texts(&of_bob)[&chat_id], ["1", "2"]);
+    assert_eq!(
+        of_bob.last().expect("five entries").1.seq,
+        removed,
+        "he hears of his removal"
+    );
+    let of_carol = system.wait_for_entries(&carol, 4).await;
+    assert_eq!(of_carol[0].1.seq, added);
+    assert_eq!(texts(&of_carol)[&chat_id], ["2", "3"]);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_registers_gets_everything_after_the_worker_knows() {
+    let system = System::start(4).await;
+    let (alice, bob) = (system.register("alice").await, system.register("bob").await);
+    let mut gateway = Gateway::listen(&system, "g1").await;
+    let worker = system.worker().await;
+    system.connect(&alice, "g1", 1).await;
+    let (chat_id, _) = system.chat(&[&alice.user_id, &bob.user_id]).await;
+    system.send(chat_id, &alice, "before").await;
+    system.wait_for_entries(&bob, 2).await;
+    let bob_too = system.register("bob").await;
+    let last = last_invalidation(&system).await;
+    gateway
+        .beacon(|beacon| beacon.invalidations_sequence >= last)
+        .await;
+    system.send(chat_id, &alice, "after").await;
+    let entries = system.wait_for_entries(&bob_too, 1).await;
+    assert_eq!(texts(&entries)[&chat_id], ["after"]);
+    worker.stop().await;
+}
+
+async fn last_invalidation(system: &System) -> u64 {
+    let stream = system.context.bus.jetstream().get_stream("INVALIDATIONS").await;
+    stream
+        .expect("the stream is there")
+        .cached_info()
+        .state
+        .last_sequence
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_be_processed_is_put_aside_and_its_chat_goes_on() {
+    let system = System::start(1).await;
+    let (alice, bob) = (system.register("alice").await, system.register("bob").await);
+    let (chat_id, _) = system.chat(&[&alice.user_id, &bob.user_id]).await;
+    let subject = tidings_nats::chat_subject(system.context.topology.partition(chat_id), chat_id);
+    for (id, payload) in [
+        ("malformed", &[1_u8, 9, 9][..]),
+        ("empty", &[]),
+        ("no format", &[0, 1]),
+    ] {
+        let payload = payload.to_vec().into();
+        system
+            .context
+            .bus
+            .publish_with_id(subject.clone(), id, payload, Duration::from_secs(5))
+            .await
+            .expect("CHATS takes it");
+    }
+    system.send(chat_id, &alice, "still here").await;
+    let worker = system.worker().await;
+    let entries = system.wait_for_entries(&bob, 2).await;
+    assert_eq!(texts(&entries)[&chat_id], ["still here"]);
+    system.wait_until_fanned_out().await;
+    assert_eq!(system.stored("DEAD_LETTERS").await, 3);
+    worker.stop().await;
+}

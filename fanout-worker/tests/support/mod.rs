@@ -1,0 +1,324 @@
+//! A system of real servers with fan-out workers in it, and what people do there.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::Parser;
+use tidings_fanout_worker::FanoutWorkerConfig;
+use tidings_metadata::{Metadata, ModifyParticipants, NewChat, OutboxKey, RegisterClient};
+use tidings_nats::setup::{self, SetupOptions};
+use tidings_nats::{
+    Bus, ChatUpdate, Entry, Event, Inbox, Message, SESSIONS, SessionKey, Topology, chat_subject,
+    event_headers, inbox_stream, inbox_subject,
+};
+use tidings_protocol::{ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
+use tidings_service::{Context, NatsConnection, NatsSettings, outbox};
+use tidings_stack::{NatsServer, Postgres};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+/// No test waits longer than this for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The servers of one test, and a connection of its own.
+pub(crate) struct System {
+    pub(crate) nats: NatsServer,
+    pub(crate) postgres: Postgres,
+    pub(crate) context: Context,
+}
+
+/// A worker that runs in this process, with its own connections.
+pub(crate) struct Worker {
+    pub(crate) context: Context,
+    pub(crate) task: JoinHandle<anyhow::Result<()>>,
+}
+
+/// A user with one client.
+#[derive(Clone, Debug)]
+pub(crate) struct Person {
+    pub(crate) user_id: UserId,
+    pub(crate) client_id: ClientId,
+}
+
+#[derive(Parser)]
+struct Command {
+    #[command(flatten)]
+    config: FanoutWorkerConfig,
+}
+
+impl System {
+    /// With streams and tables; few parts, which are made faster than many.
+    pub(crate) async fn start(partitions: u16) -> Self {
+        tidings_service::start::install_crypto_provider();
+        let (nats, postgres) = tokio::join!(NatsServer::start_temp(), Postgres::start_temp());
+        let nats = nats.expect("nats-server starts");
+        let postgres = postgres.expect("Postgres starts");
+        let settings = NatsSettings::parse(&nats.url()).expect("the URL is valid");
+        let connection = NatsConnection::connect(&settings, "setup")
+            .await
+            .expect("nats-server answers");
+        let options = SetupOptions {
+            topology: Topology {
+                partitions,
+                shards: 4,
+            },
+            ..SetupOptions::default()
+        };
+        let bus = Bus::new(connection.client().clone());
+        setup::apply(&bus, &options, false)
+            .await
+            .expect("streams are made");
+        let metadata = Metadata::connect(postgres.url(), 2).expect("the URL is valid");
+        metadata.migrate().await.expect("tables are made");
+        metadata.close().await;
+        let context = Context::attach("test", &nats.url(), postgres.url())
+            .await
+            .expect("the system is set up");
+        Self {
+            nats,
+            postgres,
+            context,
+        }
+    }
+
+    pub(crate) async fn worker(&self) -> Worker {
+        let context = Context::attach("fanout-worker", &self.nats.url(), self.postgres.url())
+            .await
+            .expect("the system is set up");
+        let config = Command::parse_from(["fanout-worker"]).config;
+        let task = tokio::spawn(tidings_fanout_worker::run(config, context.clone()));
+        Worker { context, task }
+    }
+
+    /// Registers a client of a user.
+    pub(crate) async fn register(&self, user: &str) -> Person {
+        let person = Person {
+            user_id: UserId::new(user).expect("a user id"),
+            client_id: ClientId(Uuid::new_v4()),
+        };
+        let request = RegisterClient {
+            user: person.user_id.clone(),
+            client: person.client_id,
+            name: None,
+            replace: None,
+        };
+        self.context
+            .metadata
+            .register_client(request)
+            .await
+            .expect("the client is registered");
+        self.flush(OutboxKey::User(person.user_id.clone())).await;
+        person
+    }
+
+    /// Publishes what Postgres holds of a chat or user, and says the last sequence.
+    pub(crate) async fn flush(&self, key: OutboxKey) -> u64 {
+        let Context {
+            metadata,
+            bus,
+            topology,
+            ..
+        } = &self.context;
+        let flushed = outbox::flush(metadata, bus, topology, key)
+            .await
+            .expect("NATS and Postgres answer");
+        flushed.last().map_or(0, |flushed| flushed.seq)
+    }
+
+    /// A group of these users; the first one creates it. Says the sequence of its first event, too.
+    pub(crate) async fn chat(&self, users: &[&UserId]) -> (ChatId, u64) {
+        let chat = NewChat {
+            creator: users[0].clone(),
+            request_id: RequestId(Uuid::new_v4()),
+            others: users[1..].iter().map(|user| (*user).clone()).collect(),
+            name: Some("Lunch".to_owned()),
+        };
+        let outcome = self
+            .context
+            .metadata
+            .create_chat(chat)
+            .await
+            .expect("the chat is created");
+        (
+            outcome.chat_id,
+            self.flush(OutboxKey::Chat(outcome.chat_id)).await,
+        )
+    }
+
+    /// Adds or removes somebody; says the change's sequence.
+    pub(crate) async fn modify(
+        &self,
+        chat_id: ChatId,
+        by: &UserId,
+        operation: Operation,
+        user: &UserId,
+    ) -> u64 {
+        let modify = ModifyParticipants {
+            by: by.clone(),
+            request_id: RequestId(Uuid::new_v4()),
+            chat_id,
+            user: user.clone(),
+            operation,
+        };
+        self.context
+            .metadata
+            .modify_participants(modify)
+            .await
+            .expect("the chat is changed");
+        self.flush(OutboxKey::Chat(chat_id)).await
+    }
+
+    /// Publishes a message as a gateway does; says its sequence.
+    pub(crate) async fn send(&self, chat_id: ChatId, from: &Person, text: &str) -> u64 {
+        let event = Event::Message(Message {
+            chat_id,
+            message_id: MessageId(Uuid::new_v4()),
+            user_id: from.user_id.clone(),
+            client_id: from.client_id,
+            sent_at: Timestamp(0),
+            message: text.to_owned(),
+            attachments: vec![],
+        });
+        let headers = event_headers(&event, &event.message_id());
+        let subject = chat_subject(self.context.topology.partition(chat_id), chat_id);
+        self.context
+            .bus
+            .publish(subject, headers, event.encode(), Duration::from_secs(5))
+            .await
+            .expect("CHATS takes it")
+            .sequence
+    }
+
+    /// Writes where a client is connected; says the revision.
+    pub(crate) async fn connect(&self, person: &Person, gateway: &str, connection: u64) -> u64 {
+        let key = SessionKey {
+            gateway: gateway.to_owned(),
+            connection,
+            user_id: person.user_id.clone(),
+            since: Timestamp(0),
+        };
+        let subject = format!("$KV.{SESSIONS}.{}", person.client_id);
+        self.context
+            .bus
+            .publish_with_id(
+                subject,
+                &Uuid::new_v4().to_string(),
+                key.encode(),
+                Duration::from_secs(5),
+            )
+            .await
+            .expect("SESSIONS takes it")
+            .sequence
+    }
+
+    /// What an inbox holds, in order, with the stream sequences.
+    pub(crate) async fn inbox(&self, user_id: &UserId, inbox: Inbox) -> Vec<(u64, Entry)> {
+        let topology = &self.context.topology;
+        let (mut from, mut entries) = (1, Vec::new());
+        loop {
+            let (messages, more) = self
+                .context
+                .bus
+                .next_by_subject(
+                    &inbox_stream(topology.shard(user_id)),
+                    &inbox_subject(topology, user_id, inbox),
+                    from,
+                    1_000,
+                    1 << 20,
+                    Duration::from_secs(5),
+                )
+                .await
+                .expect("the inbox's stream answers");
+            for message in messages {
+                from = message.sequence + 1;
+                let entry = Entry::decode(&message.payload).expect("a worker wrote it");
+                entries.push((message.sequence, entry));
+            }
+            if !more {
+                return entries;
+            }
+        }
+    }
+
+    /// Waits until a person's inbox holds so many entries.
+    pub(crate) async fn wait_for_entries(&self, person: &Person, count: usize) -> Vec<(u64, Entry)> {
+        let wait = async {
+            loop {
+                let entries = self.inbox(&person.user_id, Inbox::Client(person.client_id)).await;
+                if entries.len() >= count {
+                    return entries;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(entries) => entries,
+            Err(_) => {
+                let inbox = Inbox::Client(person.client_id);
+                let found = self.inbox(&person.user_id, inbox).await.len();
+                panic!("{found} of {count} entries of {}", person.user_id);
+            }
+        }
+    }
+
+    /// Waits until every accepted event has been acked.
+    pub(crate) async fn wait_until_fanned_out(&self) {
+        let wait = async {
+            while self.stored("CHATS").await > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .expect("every event is fanned out");
+    }
+
+    /// How many messages a stream holds.
+    pub(crate) async fn stored(&self, stream: &str) -> u64 {
+        let mut stream = self
+            .context
+            .bus
+            .jetstream()
+            .get_stream(stream)
+            .await
+            .expect("the stream is there");
+        stream.info().await.expect("the stream answers").state.messages
+    }
+}
+
+impl Worker {
+    /// Stops as SIGTERM does, and waits for the end.
+    pub(crate) async fn stop(self) {
+        self.context.stopping.cancel();
+        tokio::time::timeout(PATIENCE, self.task)
+            .await
+            .expect("the worker ends in time")
+            .expect("the worker does not panic")
+            .expect("the worker ends well");
+    }
+}
+
+/// The texts of the messages of each chat, in the order of the entries.
+pub(crate) fn texts(entries: &[(u64, Entry)]) -> BTreeMap<ChatId, Vec<String>> {
+    let mut texts: BTreeMap<ChatId, Vec<String>> = BTreeMap::new();
+    for (_, entry) in entries {
+        if let Event::Message(message) = &entry.event {
+            texts
+                .entry(message.chat_id)
+                .or_default()
+                .push(message.message.clone());
+        }
+    }
+    texts
+}
+
+/// The changes among the entries.
+pub(crate) fn changes(entries: &[(u64, Entry)]) -> Vec<&ChatUpdate> {
+    entries
+        .iter()
+        .filter_map(|(_, entry)| match &entry.event {
+            Event::ChatUpdate(update) => Some(update),
+            Event::Message(_) => None,
+        })
+        .collect()
+}
