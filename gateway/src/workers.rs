@@ -150,7 +150,7 @@ mod tests {
         workers.registered(vec![A, B]);
         workers.beacon(&beacon(A, 0, 7, 3), now);
         assert!(!workers.have_passed(7, 3), "B was not heard");
-        workers.beacon(&beacon(B, 0, 6, 3), now);
+        workers.beacon(&beacon(B, 0, 6, 2), now);
         assert!(!workers.have_passed(7, 3), "B is behind");
         workers.beacon(&beacon(B, 0, 7, 2), now);
         assert!(!workers.have_passed(7, 3), "B has not forgotten");
