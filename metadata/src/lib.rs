@@ -14,6 +14,7 @@ mod create_chat;
 mod database_error;
 mod idle_client;
 mod list_chats;
+mod locked_chat;
 mod metadata;
 mod migrate;
 mod modify_participants;

@@ -5,6 +5,7 @@ use tidings_protocol::{ChatId, ChatKind, Operation, PARTICIPANTS_MAX, Participan
 
 use crate::chat_change::{ChatChange, ChatOutcome};
 use crate::database_error::{DatabaseError, Result};
+use crate::locked_chat::{LockedChat, lock_chat};
 use crate::metadata::Metadata;
 use crate::outbox::write_chat_change;
 use crate::requests::{Recalled, fingerprint, recall_or_claim, remember};
@@ -96,68 +97,6 @@ fn fingerprint_of(asked: &ModifyParticipants) -> i64 {
         operation,
         asked.user.as_str(),
     ])
-}
-
-/// A chat whose row is locked until the end of the transaction.
-struct LockedChat {
-    kind: ChatKind,
-    name: Option<String>,
-    closed: bool,
-    version: u64,
-    seq: Option<u64>,
-    /// The longest-standing first.
-    participants: Vec<Participant>,
-}
-
-impl LockedChat {
-    const fn unchanged(&self, chat_id: ChatId) -> ChatOutcome {
-        ChatOutcome {
-            chat_id,
-            version: self.version,
-            done: false,
-            seq: self.seq,
-        }
-    }
-}
-
-async fn lock_chat(tx: &mut Transaction<'static, Postgres>, chat_id: ChatId) -> Result<Option<LockedChat>> {
-    // Two statements: what a locking statement reads besides the locked row is from before its wait.
-    let Some(chat) = sqlx::query!(
-        r#"SELECT kind, name, closed_at IS NOT NULL AS "closed!", version FROM chats WHERE chat_id = $1 FOR UPDATE"#,
-        chat_id.0
-    )
-    .fetch_optional(&mut **tx)
-    .await?
-    else {
-        return Ok(None);
-    };
-    let rows = sqlx::query!(
-        "SELECT user_id, role FROM participants WHERE chat_id = $1 ORDER BY standing",
-        chat_id.0
-    )
-    .fetch_all(&mut **tx)
-    .await?;
-    let seq = sqlx::query_scalar!(
-        "SELECT seq FROM outbox WHERE chat_id = $1 AND version = $2",
-        chat_id.0,
-        chat.version
-    )
-    .fetch_optional(&mut **tx)
-    .await?;
-    let participants = rows.iter().map(|row| {
-        Ok(Participant {
-            user_id: stored::user_id(&row.user_id)?,
-            role: stored::role(&row.role)?,
-        })
-    });
-    Ok(Some(LockedChat {
-        kind: stored::kind(&chat.kind)?,
-        name: chat.name,
-        closed: chat.closed,
-        version: chat.version as u64,
-        seq: seq.flatten().map(|seq| seq as u64),
-        participants: participants.collect::<Result<_>>()?,
-    }))
 }
 
 /// Who is in the chat afterwards, the longest-standing first; absent if that is no change.

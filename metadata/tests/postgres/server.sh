@@ -1,19 +1,8 @@
-# A PostgreSQL server for one run of the tests: says where its socket is, and ends, with everything it wrote, when
-# its standard input does, also if the tests are killed.
+# A PostgreSQL server for one run of the tests, from the programs in the folder $1: says where its socket is, and
+# ends, with everything it wrote, when its standard input does, also if the tests are killed.
 set -eu
 
-bin=${TIDINGS_POSTGRES_BIN:-}
-if [ -z "$bin" ] && command -v postgres >/dev/null; then
-    bin=$(dirname "$(readlink -f "$(command -v postgres)")")
-fi
-for folder in /usr/lib/postgresql/*/bin; do
-    if [ -z "$bin" ] && [ -x "$folder/postgres" ]; then bin=$folder; fi
-done
-if [ ! -x "$bin/postgres" ]; then
-    echo "no PostgreSQL server found: install one, or name its folder in TIDINGS_POSTGRES_BIN" >&2
-    exit 1
-fi
-
+bin=$1
 dir=$(mktemp -d "${TMPDIR:-/tmp}/tidings-metadata-XXXXXX")
 trap 'rm -rf "$dir"' EXIT
 cd "$dir"

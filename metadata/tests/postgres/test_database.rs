@@ -12,6 +12,7 @@ use tidings_metadata::{
     ChatOutcome, Metadata, ModifyParticipants, NewChat, OutboxKey, RegisterClient, Registered,
 };
 use tidings_protocol::{ChatId, ClientId, Operation, RequestId, UserId};
+use tidings_stack::Finder;
 use uuid::Uuid;
 
 /// More than the connections that any test's tasks want at once: a pool that is too small would put tasks in line
@@ -32,12 +33,19 @@ impl Server {
     }
 }
 
+/// One server for all tests of this program. Not one of `tidings_stack`'s, which end when they are dropped: what is
+/// shared by tests is dropped by none of them.
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
+        let programs = Finder::from_env(&|line| eprintln!("{line}"))
+            .and_then(|finder| finder.postgres(None))
+            .expect("PostgreSQL can be found or installed");
         let mut process = Command::new("sh")
             .arg("-c")
             .arg(include_str!("server.sh"))
+            .arg("server.sh")
+            .arg(programs.folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
