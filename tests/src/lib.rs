@@ -1,1 +1,15 @@
+//! A whole system of real servers and real processes, and people who use it: what the tests of this package share.
+//!
+//! Tests wait for conditions ([`eventually`], [`Device::expect`]), never for time.
 
+mod device;
+mod eventually;
+mod stored;
+mod system;
+mod token;
+
+pub use device::{Device, Heard};
+pub use eventually::{PATIENCE, eventually};
+pub use stored::Stored;
+pub use system::{System, SystemOptions};
+pub use token::{Identity, sign};

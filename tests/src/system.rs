@@ -1,0 +1,219 @@
+//! A running system: `tidings up` as its user runs it, with its own folder.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tidings_cli::{UpFile, UpProcess};
+use tidings_service::{NatsConnection, NatsSettings};
+use tokio::sync::OnceCell;
+
+use crate::eventually::eventually;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct SystemOptions {
+    /// Gateways.
+    pub gateways: u16,
+    /// Fan-out workers.
+    pub fanout_workers: u16,
+    /// Inbox workers.
+    pub inbox_workers: u16,
+    /// Whether the limits of PROTOCOL §6 are on.
+    pub rate_limits: bool,
+    /// Whether clients have durables.
+    pub inbox_durables: bool,
+}
+
+impl Default for SystemOptions {
+    /// Two of each, so that whatever a test asks for is asked of several processes; rate limits off, since a test
+    /// sends faster than people do.
+    fn default() -> Self {
+        Self {
+            gateways: 2,
+            fanout_workers: 2,
+            inbox_workers: 2,
+            rate_limits: false,
+            inbox_durables: true,
+        }
+    }
+}
+
+/// A running system. Stopped when dropped.
+#[derive(Debug)]
+pub struct System {
+    up: Child,
+    dir: TempDir,
+}
+
+static SHARED: OnceCell<System> = OnceCell::const_new();
+
+impl System {
+    /// The system that the tests of one binary share, each with users and chats of its own. It ends with the
+    /// process, whose end of its standard input is.
+    pub async fn shared() -> &'static Self {
+        SHARED
+            .get_or_init(async || Self::start(&SystemOptions::default()).await)
+            .await
+    }
+
+    /// Starts a system of one's own and waits until it is ready.
+    pub async fn start(options: &SystemOptions) -> Self {
+        let options = options.clone();
+        tokio::task::spawn_blocking(move || Self::start_blocking(&options))
+            .await
+            .expect("starting does not panic")
+    }
+
+    fn start_blocking(options: &SystemOptions) -> Self {
+        let dir = TempDir::with_prefix("tidings-test-").expect("a folder for the test");
+        let on_off = |on| if on { "on" } else { "off" };
+        let up = Command::new(Self::executable())
+            .arg("up")
+            .arg("--dir")
+            .arg(dir.path())
+            .args(["--gateways", &options.gateways.to_string()])
+            .args(["--fanout-workers", &options.fanout_workers.to_string()])
+            .args(["--inbox-workers", &options.inbox_workers.to_string()])
+            .args(["--rate-limits", on_off(options.rate_limits)])
+            .args(["--inbox-durables", on_off(options.inbox_durables)])
+            .env(tidings_service::EXIT_WITH_STDIN, "1")
+            .env(
+                "TIDINGS_LOG",
+                "info,tidings_gateway=debug,tidings_fanout_worker=debug,async_nats=warn,sqlx=warn",
+            )
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the command under test was built with this package");
+        let mut system = Self { up, dir };
+        let stdout = system.up.stdout.take().expect("it is piped");
+        let mut line = String::new();
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("standard output is text");
+        assert!(
+            line.starts_with("ready ws://"),
+            "`tidings up` said {line:?}; its reasons are above"
+        );
+        system
+    }
+
+    /// The command under test: Cargo puts it beside the folder of the test that runs.
+    pub fn executable() -> PathBuf {
+        let test = std::env::current_exe().expect("a test is a file");
+        let name = "tidings-under-test";
+        test.ancestors()
+            .map(|folder| folder.join(name))
+            .find(|path| path.is_file())
+            .expect("Cargo builds the binaries of a package before its tests")
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What runs where.
+    pub fn up_file(&self) -> UpFile {
+        UpFile::read(self.dir()).expect("a system that is ready has written up.json")
+    }
+
+    /// A gateway's WebSocket URL, counted from 0.
+    pub fn ws(&self, gateway: usize) -> String {
+        let urls = self.up_file().ws;
+        urls[gateway % urls.len()].clone()
+    }
+
+    /// The secret that tokens are signed with.
+    pub fn secret(&self) -> String {
+        self.up_file().jwt_secret
+    }
+
+    /// A connection to its NATS, with an operator's rights.
+    pub async fn nats(&self) -> async_nats::Client {
+        let settings = NatsSettings::parse(&self.up_file().nats).expect("up.json has good URLs");
+        let connection = NatsConnection::connect(&settings, "test").await;
+        connection
+            .expect("NATS answers while the system runs")
+            .client()
+            .clone()
+    }
+
+    /// Its Postgres.
+    pub fn metadata(&self) -> tidings_metadata::Metadata {
+        tidings_metadata::Metadata::connect(&self.up_file().postgres, 2).expect("up.json has a good URL")
+    }
+
+    /// A process by its name, such as `gateway-1`.
+    pub fn process(&self, name: &str) -> UpProcess {
+        let processes = self.up_file().processes;
+        processes
+            .into_iter()
+            .find(|process| process.name == name)
+            .unwrap_or_else(|| panic!("no process {name}"))
+    }
+
+    /// Sends a signal to a process.
+    pub fn signal(&self, name: &str, signal: Signal) {
+        let pid = Pid::from_raw(self.process(name).pid.cast_signed());
+        kill(pid, signal).unwrap_or_else(|error| panic!("cannot send {signal} to {name}: {error}"));
+    }
+
+    /// Kills a process and waits until another one has taken its place and is ready.
+    pub async fn kill_and_wait(&self, name: &str) {
+        self.signal_and_wait(name, Signal::SIGKILL).await;
+    }
+
+    /// Sends a signal that ends a process, and waits until another one has taken its place and is ready.
+    pub async fn signal_and_wait(&self, name: &str, signal: Signal) {
+        let old = self.process(name).pid;
+        self.signal(name, signal);
+        eventually(&format!("{name} runs again"), async || {
+            let process = self.process(name);
+            if process.pid == old {
+                return Err("the old process");
+            }
+            match process.admin {
+                Some(admin) if !http_ok(&format!("{admin}/readyz")).await => Err("not ready"),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    }
+}
+
+/// Whether a URL answers 200. Plain HTTP/1.1 by hand: it is all that a probe needs.
+async fn http_ok(url: &str) -> bool {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let Some((host, path)) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')) else {
+        return false;
+    };
+    let answer = async {
+        let mut stream = tokio::net::TcpStream::connect(host).await.ok()?;
+        let request = format!("GET /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer.starts_with("HTTP/1.1 200"))
+    };
+    answer.await.unwrap_or(false)
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        let pid = Pid::from_raw(self.up.id().cast_signed());
+        // It may have ended by itself.
+        let _ = kill(pid, Signal::SIGTERM);
+        let _ = self.up.wait();
+        if std::thread::panicking() {
+            // What the processes wrote tells why.
+            let kept = self.dir.path().to_owned();
+            self.dir.disable_cleanup(true);
+            eprintln!("the system's folder is kept: {}", kept.display());
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The whole road, on real servers and processes: two gateways, two fan-out workers, two inbox workers.
+
+mod two_people;
