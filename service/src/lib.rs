@@ -35,7 +35,7 @@ pub use living::{Living, LivingWatch};
 pub use logging::{LogFormat, install as install_log};
 pub use nats_connection::{NatsConnection, NatsSettings, NatsState};
 pub use secret::Secret;
-pub use stop::{EXIT_CODE_AT_ONCE, EXIT_WITH_STDIN};
+pub use stop::{EXIT_CODE_AT_ONCE, EXIT_WITH_STDIN, end_of_stdin};
 pub use tasks::Tasks;
 pub use token_config::TokenConfig;
 pub use tokens::{Claims, TokenError, TokenVerifier};

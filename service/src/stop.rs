@@ -23,11 +23,10 @@ pub(crate) struct StopRequests {
 impl StopRequests {
     /// Takes the signals over from the system's default, which is to die. Must be called in a Tokio runtime.
     pub(crate) fn new() -> std::io::Result<Self> {
-        let with_stdin = std::env::var_os(EXIT_WITH_STDIN).is_some_and(|value| value == "1");
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            stdin_end: with_stdin.then(stdin_end),
+            stdin_end: end_of_stdin(),
         })
     }
 
@@ -49,6 +48,12 @@ impl StopRequests {
             }
         }
     }
+}
+
+/// Ends with standard input, if [`EXIT_WITH_STDIN`] asks for it; a sender that is dropped is the end.
+pub fn end_of_stdin() -> Option<oneshot::Receiver<()>> {
+    let asked = std::env::var_os(EXIT_WITH_STDIN).is_some_and(|value| value == "1");
+    asked.then(stdin_end)
 }
 
 /// A thread of its own, since a read from standard input cannot be cancelled and must not hold the runtime back.
