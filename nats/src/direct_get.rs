@@ -8,7 +8,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::StreamExt;
+use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Serialize};
+use tidings_protocol::Timestamp;
 
 use crate::api::{ApiError, Bus, request_error};
 
@@ -22,6 +24,8 @@ pub struct StoredMessage {
     pub subject: String,
     /// Its stream sequence.
     pub sequence: u64,
+    /// When the stream stored it, by the server's clock.
+    pub stored_at: Timestamp,
     /// Its bytes.
     pub payload: Bytes,
 }
@@ -179,6 +183,7 @@ impl Bus {
         struct Stored {
             subject: String,
             seq: u64,
+            time: Timestamp,
             #[serde(default)]
             data: String,
         }
@@ -187,7 +192,13 @@ impl Bus {
             .await
         {
             Ok(Answer {
-                message: Stored { subject, seq, data },
+                message:
+                    Stored {
+                        subject,
+                        seq,
+                        time,
+                        data,
+                    },
             }) => {
                 let payload = BASE64
                     .decode(data)
@@ -195,6 +206,7 @@ impl Bus {
                 Ok(Some(StoredMessage {
                     subject,
                     sequence: seq,
+                    stored_at: time,
                     payload: payload.into(),
                 }))
             }
@@ -266,9 +278,32 @@ fn stored(message: Message) -> Result<StoredMessage, ApiError> {
     let sequence = header(&message, "Nats-Sequence")
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| malformed("Nats-Sequence"))?;
+    let stored_at = header(&message, "Nats-Time-Stamp")
+        .and_then(timestamp)
+        .ok_or_else(|| malformed("Nats-Time-Stamp"))?;
     Ok(StoredMessage {
         subject,
         sequence,
+        stored_at,
         payload: message.payload,
     })
+}
+
+fn timestamp(text: &str) -> Option<Timestamp> {
+    let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
+    Timestamp::deserialize(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nanoseconds_of_the_server_are_read() {
+        assert_eq!(
+            timestamp("2026-11-25T03:33:49.123456789Z").map(|moment| moment.to_string()),
+            Some("2026-11-25T03:33:49.123Z".to_owned())
+        );
+        assert_eq!(timestamp("yesterday"), None);
+    }
 }
