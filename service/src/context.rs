@@ -37,6 +37,9 @@ pub struct Context {
     /// Cancelled at the first request to stop. From then on the service is not ready; it finishes what it has in
     /// hand and returns within `drain_timeout`.
     pub stopping: CancellationToken,
+    /// Cancelled when the service has drained and returned: until then it needs what it needed before, so what
+    /// works for it in the background ends with this and not with `stopping`.
+    pub ended: CancellationToken,
     /// How long the stop may take.
     pub drain_timeout: Duration,
     /// What must hold for the service to be ready.
@@ -80,6 +83,7 @@ impl Context {
             drain_timeout: DRAIN_TIMEOUT,
             conditions: Conditions::default(),
             tasks: Tasks::new(stopping.clone()),
+            ended: stopping.clone(),
             stopping,
         })
     }

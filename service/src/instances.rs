@@ -52,18 +52,18 @@ pub(crate) fn subject(key: &str) -> String {
     format!("$KV.{INSTANCES}.{key}")
 }
 
-/// A key that is being renewed until the service stops. Cheap to clone.
+/// A key that is being renewed. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registration {
     renewed: watch::Receiver<Instant>,
 }
 
 impl Registration {
-    /// Writes the key, then renews it in a task until the service has been asked to stop, and deletes it then.
-    /// Fails when the first writing does. Sets the condition `instance`.
+    /// Writes the key, then renews it in a task until `end`, and deletes it then. Fails when the first writing
+    /// does. Sets the condition `instance`.
     ///
-    /// A service that drains for long and must stay alive in the eyes of others, such as a worker that finishes
-    /// its work, gives the token of that moment as `end` instead of `context.stopping`.
+    /// `end` is when others need not reckon with this process any more: `context.ended`, or an earlier moment of
+    /// the drain.
     pub async fn start(
         context: &Context,
         address: Option<String>,

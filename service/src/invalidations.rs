@@ -38,7 +38,7 @@ pub struct Applied {
     pub complete_at: Instant,
 }
 
-/// The reader of a process; its task ends when the service stops. Cheap to clone.
+/// The reader of a process; its task ends with the service. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Invalidations {
     applied: watch::Receiver<Applied>,
@@ -59,16 +59,10 @@ impl Invalidations {
         let reader = Self {
             applied: applier.applied.subscribe(),
         };
-        let (bus, nats, stopping) = (
-            context.bus.clone(),
-            context.nats.clone(),
-            context.stopping.clone(),
-        );
+        let (bus, nats, ended) = (context.bus.clone(), context.nats.clone(), context.ended.clone());
         // Without this task caches would grow stale unnoticed: its panic stops the service.
         context.tasks.spawn_essential("invalidations", async move {
-            stopping
-                .run_until_cancelled(read(&bus, &nats, &mut applier))
-                .await;
+            ended.run_until_cancelled(read(&bus, &nats, &mut applier)).await;
             Ok(())
         });
         Ok(reader)

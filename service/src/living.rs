@@ -28,7 +28,7 @@ pub struct Living {
     pub as_of: Instant,
 }
 
-/// A list that is read again and again until the service stops. Cheap to clone.
+/// A list that is read again and again until the service has ended. Cheap to clone.
 ///
 /// It is polled and not watched, because only a reading that begins after a moment tells who was alive then: a
 /// watcher does not know what is still on its way, and hears nothing of keys that expire.
@@ -54,9 +54,9 @@ impl LivingWatch {
             reading: Arc::default(),
         };
         watch.read().await?;
-        let (task, stopping) = (watch.clone(), context.stopping.clone());
+        let (task, ended) = (watch.clone(), context.ended.clone());
         context.tasks.spawn(async move {
-            stopping.run_until_cancelled(task.poll()).await;
+            ended.run_until_cancelled(task.poll()).await;
         });
         Ok(watch)
     }

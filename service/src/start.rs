@@ -124,6 +124,7 @@ where
     tokio::spawn(postgres::watch(metadata.clone(), postgres_condition));
 
     let tasks = Tasks::new(stopping.clone());
+    let ended = CancellationToken::new();
     let context = Context {
         service: name,
         boot_id,
@@ -133,11 +134,13 @@ where
         nats: nats.clone(),
         nats_settings,
         stopping: stopping.clone(),
+        ended: ended.clone(),
         drain_timeout: config.drain_timeout,
         conditions,
         tasks: tasks.clone(),
     };
-    let result = drain(service(context), &tasks, &stopping, config.drain_timeout).await;
+    let service = ending(service(context), &stopping, &ended);
+    let result = drain(service, &tasks, &stopping, config.drain_timeout).await;
     // What the tasks published last is on its way before the process ends.
     let flushed = tokio::time::timeout(FLUSH_TIMEOUT, nats.client().flush()).await;
     if !matches!(flushed, Ok(Ok(()))) {
@@ -162,6 +165,18 @@ async fn prepare(bus: &Bus, metadata: &Metadata, postgres: &Condition) -> anyhow
     Ok(topology)
 }
 
+/// The service, and the end of what works for it. One that returns by itself takes its tasks along.
+async fn ending(
+    service: impl Future<Output = anyhow::Result<()>>,
+    stopping: &CancellationToken,
+    ended: &CancellationToken,
+) -> anyhow::Result<()> {
+    let result = service.await;
+    stopping.cancel();
+    ended.cancel();
+    result
+}
+
 /// Runs the service, then waits for its tasks, both no longer than `timeout` after the first request to stop.
 async fn drain(
     service: impl Future<Output = anyhow::Result<()>>,
@@ -171,8 +186,6 @@ async fn drain(
 ) -> anyhow::Result<()> {
     let work = async {
         let result = service.await;
-        // A service that returns by itself takes its tasks along.
-        stopping.cancel();
         tasks.finished().await;
         result
     };

@@ -137,7 +137,7 @@ impl TokenVerifier {
             first.context("the keys of tokens")?;
         }
         let interval = verifier.refresh_interval;
-        let stopping = context.stopping.clone();
+        let ended = context.ended.clone();
         context.tasks.spawn(async move {
             let keep = async {
                 let mut known = condition.is_held();
@@ -149,7 +149,7 @@ impl TokenVerifier {
                     }
                 }
             };
-            stopping.run_until_cancelled(keep).await;
+            ended.run_until_cancelled(keep).await;
         });
         Ok(verifier)
     }
