@@ -1,3 +1,5 @@
 //! The whole road, on real servers and processes: two gateways, two fan-out workers, two inbox workers.
 
+mod away;
+mod retries;
 mod two_people;
