@@ -1,6 +1,7 @@
 //! The `tidings` command: every service as a subcommand, `up` to run them all on one machine, and what looks
 //! inside a running system.
 
+mod chat;
 mod data_dir;
 mod setup;
 mod token;
@@ -10,6 +11,10 @@ mod up_file;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use tidings_fanout_worker::FanoutWorkerConfig;
+use tidings_gateway::GatewayConfig;
+use tidings_inbox_worker::InboxWorkerConfig;
+use tidings_service::start;
 
 pub use data_dir::DataDir;
 pub use up_file::{UpFile, UpProcess};
@@ -30,15 +35,41 @@ enum Command {
     Up(up::UpArgs),
     Setup(setup::SetupArgs),
     Token(token::TokenArgs),
+    Chat(chat::ChatArgs),
+    /// The WebSocket edge: clients connect here.
+    Gateway(Box<GatewayConfig>),
+    /// Stores the events of chats in inboxes.
+    FanoutWorker(Box<FanoutWorkerConfig>),
+    /// Relays the outbox and looks after inboxes.
+    InboxWorker(Box<InboxWorkerConfig>),
 }
 
 /// Runs the command that the arguments ask for. The process's standard output is the command's result, standard
 /// error is for people.
 pub fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Up(args) => up::main(args),
+        Command::Up(args) => up::main(&args),
         Command::Setup(args) => setup::main(args),
         Command::Token(args) => token::main(args),
+        Command::Chat(args) => chat::main(args),
+        Command::Gateway(config) => {
+            let common = config.common.clone();
+            start::run("gateway", &common, |context| {
+                tidings_gateway::run(*config, context)
+            })
+        }
+        Command::FanoutWorker(config) => {
+            let common = config.common.clone();
+            start::run("fanout-worker", &common, |context| {
+                tidings_fanout_worker::run(*config, context)
+            })
+        }
+        Command::InboxWorker(config) => {
+            let common = config.common.clone();
+            start::run("inbox-worker", &common, |context| {
+                tidings_inbox_worker::run(*config, context)
+            })
+        }
     }
 }
 
