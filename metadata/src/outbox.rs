@@ -88,6 +88,22 @@ impl Metadata {
             })
             .collect()
     }
+
+    /// How many rows of this key wait to be published.
+    pub async fn unsent_rows(&self, key: &OutboxKey) -> Result<u64> {
+        let (chat_id, user) = match key {
+            OutboxKey::Chat(chat_id) => (Some(chat_id.0), None),
+            OutboxKey::User(user) => (None, Some(user.as_str())),
+        };
+        let rows = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "rows!" FROM outbox WHERE seq IS NULL AND (chat_id = $1 OR user_id = $2)"#,
+            chat_id,
+            user
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(rows as u64)
+    }
 }
 
 impl OutboxLock {
