@@ -1,5 +1,9 @@
 //! The whole road, on real servers and processes: two gateways, two fan-out workers, two inbox workers.
 
+mod timing;
 mod away;
+mod catching_up;
+mod chats;
+mod clients;
 mod retries;
 mod two_people;
