@@ -187,7 +187,13 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
     let (handle, older) = take_over(gateway, &claims, registered.heir).await?;
     close_older(gateway, &handle, older).await;
     let backlog = if gateway.inbox_durables {
-        reader.open_durable(gateway.topology, &claims.user).await
+        reader
+            .open_durable(
+                gateway.topology,
+                &claims.user,
+                registered.registration != Registration::Known,
+            )
+            .await
     } else {
         None
     };

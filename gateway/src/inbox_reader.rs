@@ -84,10 +84,15 @@ impl InboxReader {
         }
     }
 
-    /// Starts the durable anew, making it where there is none, and says how many entries wait. On trouble the
-    /// inbox is read without it.
-    pub(crate) async fn open_durable(&mut self, topology: Topology, user_id: &UserId) -> Option<u64> {
-        match self.start_durable(topology, user_id).await {
+    /// Starts the client's durable anew and says how many entries wait. A `new` client has none yet, and is given
+    /// one. On trouble the inbox is read without it.
+    pub(crate) async fn open_durable(
+        &mut self,
+        topology: Topology,
+        user_id: &UserId,
+        new: bool,
+    ) -> Option<u64> {
+        match self.start_durable(topology, user_id, new).await {
             Ok(backlog) => Some(backlog),
             Err(error) => {
                 metrics::counter!("tidings_durable_failures_total").increment(1);
@@ -98,23 +103,24 @@ impl InboxReader {
         }
     }
 
-    async fn start_durable(&mut self, topology: Topology, user_id: &UserId) -> Result<u64, ApiError> {
-        let reset = self
+    /// A durable that does not exist is not answered for (nats-server 2.15.1): a reset of one that got lost takes
+    /// its full time, and then the durable is made again in the background.
+    async fn start_durable(
+        &mut self,
+        topology: Topology,
+        user_id: &UserId,
+        new: bool,
+    ) -> Result<u64, ApiError> {
+        if new {
+            let config = durable_config(&topology, user_id, self.client_id, self.subjects.len() > 1);
+            self.bus
+                .create_durable(self.shard, &config, DURABLE_TIMEOUT)
+                .await?;
+        }
+        let info = self
             .bus
             .reset_durable(self.shard, self.client_id, DURABLE_TIMEOUT)
-            .await;
-        let info = match reset {
-            Err(error) if error.not_found() => {
-                let config = durable_config(&topology, user_id, self.client_id, self.subjects.len() > 1);
-                self.bus
-                    .create_durable(self.shard, &config, DURABLE_TIMEOUT)
-                    .await?;
-                self.bus
-                    .reset_durable(self.shard, self.client_id, DURABLE_TIMEOUT)
-                    .await?
-            }
-            reset => reset?,
-        };
+            .await?;
         let reply = self.bus.client().new_inbox();
         let replies = self
             .bus

@@ -246,9 +246,7 @@ impl Session {
 
     async fn ending(&mut self, ending: Ending) -> End {
         match ending {
-            Ending::Asked(CloseReason::Replaced) => {
-                End::because(CloseCode::Replaced, ErrorCode::Replaced)
-            }
+            Ending::Asked(CloseReason::Replaced) => End::because(CloseCode::Replaced, ErrorCode::Replaced),
             Ending::Asked(CloseReason::Removed) => {
                 End::because(CloseCode::Forbidden, ErrorCode::ClientRemoved)
             }

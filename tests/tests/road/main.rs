@@ -1,6 +1,5 @@
 //! The whole road, on real servers and processes: two gateways, two fan-out workers, two inbox workers.
 
-mod timing;
 mod away;
 mod catching_up;
 mod chats;
