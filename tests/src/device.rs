@@ -75,6 +75,29 @@ impl Device {
         (device, welcome)
     }
 
+    /// A device that says hello with a token of choice, and is welcomed.
+    pub async fn with_token(system: &System, identity: &Identity, token: &str, codec: Codec) -> Self {
+        let connection = Connection::connect(&system.ws(0), codec, Some(token)).await;
+        let mut device = Self {
+            identity: identity.clone(),
+            connection: connection.expect("the gateway accepts sockets"),
+            next_id: 1,
+            earlier: VecDeque::new(),
+            replies: VecDeque::new(),
+        };
+        let hello = Hello {
+            id: 1,
+            token: None,
+            name: None,
+            replace: None,
+        };
+        let welcome = timeout(PATIENCE, device.connection.hello(hello))
+            .await
+            .expect("hello is answered");
+        welcome.unwrap_or_else(|error| panic!("{} was not welcomed: {error:?}", identity.user_id));
+        device
+    }
+
     /// Says hello (again, after `too_many_clients`).
     pub async fn say_hello(&mut self, secret: &str, replace: Option<ClientId>) -> Result<Welcome, Error> {
         let token = Some(self.identity.token(secret));

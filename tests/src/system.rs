@@ -172,13 +172,23 @@ impl System {
     pub async fn signal_and_wait(&self, name: &str, signal: Signal) {
         let old = self.process(name).pid;
         self.signal(name, signal);
-        eventually(&format!("{name} runs again"), async || {
-            let process = self.process(name);
-            if process.pid == old {
-                return Err("the old process");
+        eventually(&format!("another {name} runs"), async || {
+            if self.process(name).pid == old {
+                Err("the old process")
+            } else {
+                Ok(())
             }
+        })
+        .await;
+        self.until_ready(name).await;
+    }
+
+    /// Waits until a service says that it is ready.
+    pub async fn until_ready(&self, name: &str) {
+        eventually(&format!("{name} is ready"), async || {
+            let process = self.process(name);
             match process.admin {
-                Some(admin) if !http_ok(&format!("{admin}/readyz")).await => Err("not ready"),
+                Some(admin) if !http_ok(&format!("{admin}/readyz")).await => Err(process.pid),
                 _ => Ok(()),
             }
         })

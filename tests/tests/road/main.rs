@@ -4,5 +4,8 @@ mod away;
 mod catching_up;
 mod chats;
 mod clients;
+mod hostile;
 mod retries;
+mod stopping;
+mod tokens;
 mod two_people;
