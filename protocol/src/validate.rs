@@ -7,6 +7,9 @@ use crate::client_frame::{
 use crate::error::{Error, ErrorCode};
 use crate::limits::{ATTACHMENTS_MAX, MESSAGE_BYTES_MAX, NAME_CHARS_MAX};
 
+/// Chats of one page of `listChats`.
+const PAGE_MAX: u32 = 100;
+
 impl ClientFrame {
     /// The first thing wrong with the request, if any.
     pub fn validate(&self) -> Result<(), Error> {
@@ -80,7 +83,10 @@ fn create_attachment(frame: &CreateAttachment) -> Result<(), Error> {
 
 fn list_chats(frame: &ListChats) -> Result<(), Error> {
     match frame.limit {
-        Some(limit) if !(1..=100).contains(&limit) => Err(Error::bad_request("limit", "1 to 100")),
+        Some(limit) if !(1..=PAGE_MAX).contains(&limit) => Err(Error::bad_request(
+            "limit",
+            format!("a page has 1 to {PAGE_MAX} chats"),
+        )),
         _ => Ok(()),
     }
 }

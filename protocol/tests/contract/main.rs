@@ -10,3 +10,4 @@ mod hostile;
 mod layout;
 mod round_trip;
 mod schema;
+mod validate;
