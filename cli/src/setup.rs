@@ -7,14 +7,16 @@ use anyhow::Context as _;
 use clap::Arg;
 use serde_json::{Value, json};
 use tidings_metadata::Metadata;
-use tidings_nats::Bus;
-use tidings_nats::setup::{Change, SetupOptions};
+use tidings_nats::setup::{Change, SetupError, SetupOptions};
+use tidings_nats::{ApiError, Bus};
 use tidings_service::{CommonConfig, NatsConnection, NatsSettings, Secret};
 
 use crate::{DataDir, UpFile};
 
 /// For the question how many copies there are.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a setup without an answer is tried.
+const TRIES_MAX: u32 = 3;
 /// Error code of a stream that does not exist.
 const STREAM_NOT_FOUND: u16 = 10059;
 
@@ -62,13 +64,9 @@ pub(crate) fn main(args: SetupArgs) -> ExitCode {
             (common.postgres_url, common.postgres_url_file) = (Some(Secret::new(up.postgres)), None);
         }
         let nats = NatsSettings::new(&common)?;
-        let changes = apply(
-            &nats,
-            common.postgres_url()?.expose(),
-            args.replicas,
-            args.dry_run,
-        )
-        .await?;
+        let postgres = common.postgres_url()?;
+        let mut changes = apply_tables(postgres.expose(), args.dry_run).await?;
+        changes.extend(apply_streams(&nats, args.replicas, args.dry_run).await?);
         for change in &changes {
             println!("{change}");
         }
@@ -81,28 +79,29 @@ pub(crate) fn main(args: SetupArgs) -> ExitCode {
     })
 }
 
-/// Brings streams, consumers, buckets and tables to what this version needs, or with `dry_run` only says what it
-/// would do. Without `replicas`, streams keep the copies they have.
-pub(crate) async fn apply(
-    nats: &NatsSettings,
-    postgres_url: &str,
-    replicas: Option<u8>,
-    dry_run: bool,
-) -> anyhow::Result<Vec<Change>> {
+/// Brings tables to what this version needs, or with `dry_run` only says what it would do.
+pub(crate) async fn apply_tables(postgres_url: &str, dry_run: bool) -> anyhow::Result<Vec<Change>> {
     let metadata = Metadata::connect(postgres_url, 1).context("--postgres-url")?;
-    let mut changes: Vec<Change> = metadata
-        .pending_migrations()
-        .await?
-        .into_iter()
-        .map(|migration| Change {
-            what: format!("table migration {migration}"),
-            how: "apply".to_owned(),
-        })
-        .collect();
+    let pending = metadata.pending_migrations().await?;
     if !dry_run {
         metadata.migrate().await?;
     }
-    let connection = NatsConnection::connect(nats, "setup").await?;
+    metadata.close().await;
+    let changes = pending.into_iter().map(|migration| Change {
+        what: format!("tables, migration {migration}"),
+        how: "apply".to_owned(),
+    });
+    Ok(changes.collect())
+}
+
+/// Brings streams, consumers and buckets to what this version needs, or with `dry_run` only says what it would do.
+/// Without `replicas`, streams keep the copies they have.
+pub(crate) async fn apply_streams(
+    nats: &NatsSettings,
+    replicas: Option<u8>,
+    dry_run: bool,
+) -> anyhow::Result<Vec<Change>> {
+    let connection = NatsConnection::connect(nats, "tidings-setup").await?;
     let bus = Bus::new(connection.client().clone());
     let replicas = match replicas {
         Some(replicas) => replicas,
@@ -112,8 +111,20 @@ pub(crate) async fn apply(
         replicas,
         ..SetupOptions::default()
     };
-    changes.extend(tidings_nats::setup::apply(&bus, &options, dry_run).await?);
-    Ok(changes)
+    let mut tries_left = TRIES_MAX;
+    loop {
+        tries_left -= 1;
+        match tidings_nats::setup::apply(&bus, &options, dry_run).await {
+            // A cluster that has just started is still electing; what was done stays done.
+            Err(SetupError::Api {
+                what,
+                error: ApiError::Timeout | ApiError::NoResponders(_),
+            }) if tries_left > 0 => {
+                eprintln!("{what}: no answer in time, trying again");
+            }
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// How many copies CHATS has, if there is one.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Map, Value, json};
 
 use crate::api::{ApiError, Bus};
@@ -11,6 +12,9 @@ use crate::subject::{fanout_consumer, inbox_stream};
 
 /// For one request: creating a replicated stream waits for an election.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests at a time. Each replicated stream waits for an election, which takes the servers no work; beyond this
+/// their queue of requests, which is dropped when it is full, would hold up others.
+const CONCURRENT_MAX: usize = 16;
 /// Error code of a stream that does not exist.
 const STREAM_NOT_FOUND: u16 = 10059;
 
@@ -70,13 +74,26 @@ pub async fn apply(bus: &Bus, options: &SetupOptions, dry_run: bool) -> Result<V
         ..options.clone()
     };
     let mut changes = Vec::new();
-    for stream in streams(&options) {
-        changes.extend(apply_stream(bus, &stream, dry_run).await?);
-    }
-    for consumer in consumers(&options) {
-        changes.extend(apply_consumer(bus, &consumer, dry_run).await?);
-    }
+    let (streams, consumers) = (streams(&options), consumers(&options));
+    let of_streams = streams.iter().map(|stream| apply_stream(bus, stream, dry_run));
+    changes.extend(in_order(of_streams).await?);
+    let of_consumers = consumers
+        .iter()
+        .map(|consumer| apply_consumer(bus, consumer, dry_run));
+    changes.extend(in_order(of_consumers).await?);
     Ok(changes)
+}
+
+/// Runs several requests at a time and gives their changes in order.
+async fn in_order<F>(requests: impl Iterator<Item = F>) -> Result<Vec<Change>, SetupError>
+where
+    F: Future<Output = Result<Option<Change>, SetupError>>,
+{
+    let changes: Vec<Option<Change>> = futures::stream::iter(requests)
+        .buffered(CONCURRENT_MAX)
+        .try_collect()
+        .await?;
+    Ok(changes.into_iter().flatten().collect())
 }
 
 /// The topology of a system that is set up as this version needs it. Looks at CHATS alone unless something is

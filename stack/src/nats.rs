@@ -132,7 +132,7 @@ impl NatsServer {
             .with_context(|| format!("cannot write {}", config.display()))?;
         let probe = Probe::Http {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, ports.monitoring)),
-            path: "/healthz?js-server-only=true".to_owned(),
+            path: "/healthz?js-meta-only=true".to_owned(),
         };
         let mut spec = Spec::new(
             name.clone(),

@@ -53,6 +53,18 @@ pub struct Postgres {
     _temp: Option<TempDir>,
 }
 
+impl PostgresOptions {
+    /// The URL of the database, with the password.
+    pub fn url(&self) -> String {
+        format!(
+            "postgres://{NAME}:{}@{}:{}/{NAME}",
+            self.password,
+            Ipv4Addr::LOCALHOST,
+            self.port
+        )
+    }
+}
+
 impl Postgres {
     /// The major version that made the data in a folder, if there is any.
     pub fn major_of(data: &Path) -> Option<u32> {
@@ -106,11 +118,7 @@ impl Postgres {
         spec.account = account;
         Ok(Self {
             server: Server::new(spec),
-            url: format!(
-                "postgres://{NAME}:{}@{}:{port}/{NAME}",
-                options.password,
-                Ipv4Addr::LOCALHOST
-            ),
+            url: options.url(),
             _temp: None,
         })
     }

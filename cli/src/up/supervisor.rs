@@ -17,7 +17,7 @@ const DELAY_MAX: Duration = Duration::from_secs(10);
 /// What ran this long died for a new reason.
 const SETTLED_AFTER: Duration = Duration::from_secs(20);
 /// Longer than services drain and Postgres writes its checkpoint.
-const STOP_PATIENCE: Duration = Duration::from_secs(25);
+pub(crate) const STOP_PATIENCE: Duration = Duration::from_secs(25);
 /// Readiness is only waited for in order to be said.
 const FOREVER: Duration = Duration::from_hours(24 * 365);
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::{join_all, try_join_all};
+use tidings_nats::setup::Change;
 use tidings_service::NatsSettings;
 use tidings_stack::{
     Finder, NatsOptions, NatsProgram, NatsServer, Postgres, PostgresOptions, PostgresPrograms, Server,
@@ -19,9 +20,9 @@ use super::board::Board;
 use super::folder::Folder;
 use super::logs;
 use super::say::say;
-use super::services::{self, Bases};
+use super::services::{self, Bases, Service};
 use super::state::State;
-use super::supervisor::{Supervised, supervise};
+use super::supervisor::{STOP_PATIENCE, Supervised, supervise};
 use super::{Switch, UpArgs};
 use crate::{UpFile, setup};
 
@@ -34,10 +35,13 @@ const SLOW: Duration = Duration::from_secs(3);
 pub(crate) struct System {
     folder: Arc<Folder>,
     board: Board,
-    layers: Vec<Vec<Supervised>>,
+    layers: Vec<Layer>,
     abort: CancellationToken,
     trim: Option<JoinHandle<()>>,
 }
+
+/// Processes that stop side by side.
+type Layer = Vec<Supervised>;
 
 /// The programs of servers, found.
 struct Programs {
@@ -84,40 +88,43 @@ impl System {
             programs.postgres.folder.display()
         ));
 
-        let (nats, nats_system, nats_servers) = self.prepare_nats(&programs.nats, &mut state)?;
-        let (postgres, postgres_server) = self.prepare_postgres(programs.postgres, &mut state).await?;
+        let nats_options = NatsOptions {
+            dir: dir.join("nats"),
+            logs: dir.join("logs"),
+            ports: state.nats_ports()?,
+            secrets: state.nats_secrets.clone(),
+        };
+        let nats_servers = NatsServer::prepare(&programs.nats, &nats_options)?;
+        let nats = urls(&nats_servers, NatsServer::url);
+        let nats_system = urls(&nats_servers, NatsServer::system_url);
+        let postgres_options = PostgresOptions {
+            data: dir.join("postgres"),
+            log: self.folder.log("postgres"),
+            port: state.port("postgres")?,
+            password: state.postgres_password.clone(),
+            sync: true,
+        };
+        let postgres = postgres_options.url();
         let bases = Bases {
             nats_url: &nats,
             postgres_url: &postgres,
         };
         let services = services::prepare(args, &self.folder, &mut state, &bases)?;
+        // Before anything is started: the password of data must not be lost.
         state.save()?;
 
-        let mut bases_layer = nats_servers;
-        bases_layer.push(Candidate {
-            server: postgres_server,
-            admin: None,
-        });
-        self.run_layer(bases_layer).await?;
         let replicas = u8::try_from(state.nats_servers).expect("there are one or three");
-        setup_with_progress(&nats, &postgres, replicas).await?;
+        let bus = self.start_nats(nats_servers, &nats, replicas);
+        let tables = self.start_postgres(programs.postgres, postgres_options);
+        // Both to their ends: what has been started is then either in care or stopped.
+        let (bus, tables) = tokio::join!(bus, tables);
+        self.add_layers([bus, tables])?;
 
         let ws: Vec<String> = services.iter().filter_map(|service| service.ws.clone()).collect();
         let (edge, inner): (Vec<_>, Vec<_>) = services.into_iter().partition(|service| service.edge);
-        // Both layers start at the same time; they only stop one after the other.
-        let candidates = |services: Vec<services::Service>| {
-            services.into_iter().map(|service| Candidate {
-                server: service.server,
-                admin: Some(service.admin),
-            })
-        };
-        let inner_count = inner.len();
-        self.run_layer(candidates(inner).chain(candidates(edge)).collect())
-            .await?;
-        let last = self.layers.pop().expect("a layer was just added");
-        let mut last = last.into_iter();
-        self.layers.push(last.by_ref().take(inner_count).collect());
-        self.layers.push(last.collect());
+        let (inner, edge) = tokio::join!(self.launch(candidates(inner)), self.launch(candidates(edge)));
+        let layers = [inner, edge].map(|launched| launched.map(|candidates| self.take_into_care(candidates)));
+        self.add_layers(layers)?;
 
         self.board.publish(UpFile {
             ws: ws.clone(),
@@ -133,79 +140,103 @@ impl System {
         Ok(())
     }
 
-    /// The nats-servers, not started, and the URLs of services and of the system account.
-    fn prepare_nats(
-        &self,
-        program: &NatsProgram,
-        state: &mut State,
-    ) -> anyhow::Result<(String, String, Vec<Candidate>)> {
-        let options = NatsOptions {
-            dir: self.folder.path().join("nats"),
-            logs: self.folder.path().join("logs"),
-            ports: state.nats_ports()?,
-            secrets: state.nats_secrets.clone(),
-        };
-        let servers = NatsServer::prepare(program, &options)?;
-        let join = |url: fn(&NatsServer) -> String| servers.iter().map(url).collect::<Vec<_>>().join(",");
-        let (url, system_url) = (join(NatsServer::url), join(NatsServer::system_url));
+    /// Adds what was started. The first thing that was not is the error, after all others were added.
+    fn add_layers(&mut self, layers: impl IntoIterator<Item = anyhow::Result<Layer>>) -> anyhow::Result<()> {
+        let mut result = Ok(());
+        for layer in layers {
+            match layer {
+                Ok(layer) => self.layers.push(layer),
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
+    }
+
+    /// Starts the nats-servers and sets up streams.
+    async fn start_nats(&self, servers: Vec<NatsServer>, url: &str, replicas: u8) -> anyhow::Result<Layer> {
         let candidates = servers.into_iter().map(|server| Candidate {
             admin: Some(server.monitoring_url()),
             server: server.into_server(),
         });
-        Ok((url, system_url, candidates.collect()))
+        let layer = self.take_into_care(self.launch(candidates.collect()).await?);
+        let settings = NatsSettings::parse(url)?;
+        let work = Box::pin(setup::apply_streams(&settings, Some(replicas), false));
+        let set_up = with_progress("setting up streams and consumers", work).await;
+        self.or_stop(layer, set_up.context("cannot set up streams")).await
     }
 
-    /// The Postgres server, not started, and its URL.
-    async fn prepare_postgres(
+    /// Makes the database if there is none, starts Postgres and sets up tables.
+    async fn start_postgres(
         &self,
         programs: PostgresPrograms,
-        state: &mut State,
-    ) -> anyhow::Result<(String, Server)> {
-        let options = PostgresOptions {
-            data: self.folder.path().join("postgres"),
-            log: self.folder.log("postgres"),
-            port: state.port("postgres")?,
-            password: state.postgres_password.clone(),
-            sync: true,
-        };
+        options: PostgresOptions,
+    ) -> anyhow::Result<Layer> {
         if !options.data.exists() {
             say("making the database (once)");
-            // Its password must not be lost.
-            state.save()?;
         }
-        let prepare = tokio::task::spawn_blocking(move || Postgres::prepare(&programs, &options));
-        let postgres = prepare.await??;
-        Ok((postgres.url().to_owned(), postgres.into_server()))
+        let postgres = tokio::task::spawn_blocking(move || Postgres::prepare(&programs, &options)).await??;
+        let url = postgres.url().to_owned();
+        let server = postgres.into_server();
+        let layer = self.take_into_care(self.launch(vec![Candidate { server, admin: None }]).await?);
+        let set_up = with_progress("setting up tables", setup::apply_tables(&url, false)).await;
+        self.or_stop(layer, set_up.context("cannot set up tables")).await
     }
 
-    /// Starts processes, takes them into care as a layer, and waits until all answer.
-    async fn run_layer(&mut self, candidates: Vec<Candidate>) -> anyhow::Result<()> {
+    /// Starts processes and waits until all answer. When one does not, those that do are stopped.
+    async fn launch(&self, mut candidates: Vec<Candidate>) -> anyhow::Result<Vec<Candidate>> {
         let began = Instant::now();
-        let mut started = Vec::new();
-        for Candidate { mut server, admin } in candidates {
+        for Candidate { server, admin } in &mut candidates {
             server.spawn()?;
-            let spec = server.spec();
             let pid = server.pid().context("it was just started")?;
+            let spec = server.spec();
             self.board
                 .started(&spec.name, pid, admin.as_deref(), spec.log.clone());
-            started.push(Candidate { server, admin });
         }
-        let ready = try_join_all(started.iter_mut().map(|candidate| ready(&mut candidate.server))).await;
-        let names: Vec<String> = started
+        let all_ready = try_join_all(
+            candidates
+                .iter_mut()
+                .map(|candidate| ready(&mut candidate.server)),
+        )
+        .await;
+        if let Err(error) = all_ready {
+            join_all(
+                candidates
+                    .iter_mut()
+                    .map(|candidate| candidate.server.stop(STOP_PATIENCE)),
+            )
+            .await;
+            return Err(error);
+        }
+        let names: Vec<&str> = candidates
             .iter()
-            .map(|candidate| candidate.server.spec().name.clone())
+            .map(|candidate| candidate.server.spec().name.as_str())
             .collect();
-        let layer = started.into_iter().map(|Candidate { server, admin }| {
+        if !names.is_empty() {
+            say(&format!(
+                "{} answer ({:.1} s)",
+                names.join(", "),
+                began.elapsed().as_secs_f64()
+            ));
+        }
+        Ok(candidates)
+    }
+
+    fn take_into_care(&self, candidates: Vec<Candidate>) -> Layer {
+        let supervised = candidates.into_iter().map(|Candidate { server, admin }| {
             supervise(server, admin, self.board.clone(), self.abort.clone())
         });
-        self.layers.push(layer.collect());
-        ready?;
-        say(&format!(
-            "{} answer ({:.1} s)",
-            names.join(", "),
-            began.elapsed().as_secs_f64()
-        ));
-        Ok(())
+        supervised.collect()
+    }
+
+    /// The layer, unless what followed failed.
+    async fn or_stop(&self, layer: Layer, result: anyhow::Result<()>) -> anyhow::Result<Layer> {
+        match result {
+            Ok(()) => Ok(layer),
+            Err(error) => {
+                stop_layer(layer).await;
+                Err(error)
+            }
+        }
     }
 
     /// Stops everything in order, or at once as soon as `again` says so. Whether it did.
@@ -217,10 +248,7 @@ impl System {
         let abort = self.abort.clone();
         let in_order = async {
             for layer in self.layers.drain(..).rev() {
-                for process in &layer {
-                    process.stop.cancel();
-                }
-                join_all(layer.into_iter().map(|process| process.task)).await;
+                stop_layer(layer).await;
             }
         };
         tokio::pin!(in_order);
@@ -262,26 +290,44 @@ async fn ready(server: &mut Server) -> anyhow::Result<()> {
     }
 }
 
-async fn setup_with_progress(nats: &str, postgres: &str, replicas: u8) -> anyhow::Result<()> {
+/// Stops the processes of a layer in order, side by side.
+async fn stop_layer(layer: Layer) {
+    for process in &layer {
+        process.stop.cancel();
+    }
+    join_all(layer.into_iter().map(|process| process.task)).await;
+}
+
+/// Service processes as candidates.
+fn candidates(services: Vec<Service>) -> Vec<Candidate> {
+    let candidates = services.into_iter().map(|service| Candidate {
+        server: service.server,
+        admin: Some(service.admin),
+    });
+    candidates.collect()
+}
+
+/// URLs of all servers, separated by commas.
+fn urls(servers: &[NatsServer], of: fn(&NatsServer) -> String) -> String {
+    servers.iter().map(of).collect::<Vec<_>>().join(",")
+}
+
+/// Waits for a part of the setup and says how it goes when that takes long.
+async fn with_progress(
+    what: &str,
+    work: impl Future<Output = anyhow::Result<Vec<Change>>>,
+) -> anyhow::Result<()> {
     let began = Instant::now();
-    let nats = NatsSettings::parse(nats)?;
-    let work = setup::apply(&nats, postgres, Some(replicas), false);
     tokio::pin!(work);
     let changes = loop {
         if let Ok(changes) = timeout(SLOW, &mut work).await {
-            break changes.context("setup failed")?;
+            break changes?;
         }
-        say(&format!(
-            "setting up streams and tables ({:.0} s)",
-            began.elapsed().as_secs_f64()
-        ));
+        say(&format!("{what} ({:.0} s)", began.elapsed().as_secs_f64()));
     };
-    match changes.len() {
-        0 => {}
-        count => say(&format!(
-            "set up streams, consumers and tables: {count} changes ({:.1} s)",
-            began.elapsed().as_secs_f64()
-        )),
+    if !changes.is_empty() {
+        let seconds = began.elapsed().as_secs_f64();
+        say(&format!("{what}: {} changes ({seconds:.1} s)", changes.len()));
     }
     Ok(())
 }
