@@ -1,6 +1,6 @@
 //! `listChats` and `getChat`.
 
-use tidings_protocol::{Error, GetChat, ListChats, Reply};
+use tidings_protocol::{Chat, Error, GetChat, ListChats, Reply, UserId};
 
 use crate::gateway::Gateway;
 use crate::sessions::SessionHandle;
@@ -34,7 +34,24 @@ impl Gateway {
         let record = self.chat_of(request.chat_id, &session.user_id).await?;
         Ok(Reply {
             chat: Some(record.chat.clone()),
+            not_yet_connected: self.not_yet_connected(&record.chat).await,
             ..Reply::success(request.id)
         })
+    }
+
+    /// The participants without an active client, in the order of the chat. None where Postgres does not say:
+    /// the chat itself may be cached, and is answered all the same.
+    async fn not_yet_connected(&self, chat: &Chat) -> Option<Vec<UserId>> {
+        let users = || chat.participants.iter().map(|participant| &participant.user_id);
+        let all: Vec<UserId> = users().cloned().collect();
+        let clients = match self.metadata.active_clients(&all).await {
+            Ok(clients) => clients,
+            Err(error) => {
+                tracing::debug!(%error, chat.id = %chat.chat_id, "no word about who has connected");
+                return None;
+            }
+        };
+        let without = |user: &&UserId| clients.get(*user).is_none_or(Vec::is_empty);
+        Some(users().filter(without).cloned().collect())
     }
 }
