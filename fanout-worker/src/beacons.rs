@@ -27,7 +27,7 @@ pub(crate) async fn run(lane: &LiveLane, sessions: &Sessions, horizon: &Horizon,
                 tokio::time::sleep(COALESCE).await;
                 sessions.take_waiting()
             }
-            // The reader ends before the worker does, which then tells how far it came.
+            // Where the reader has ended before the worker, it is as far as it came.
             changed = applied.changed(), if invalidations_open => {
                 invalidations_open = changed.is_ok();
                 tokio::time::sleep(COALESCE).await;

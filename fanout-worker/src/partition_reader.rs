@@ -361,6 +361,27 @@ impl<D> PartitionReader<D> {
 
     /// What is due by now, whatever happened last.
     fn step(&mut self, now: Instant) {
+        loop {
+            let before = self.phase;
+            self.leave_phase(now);
+            if self.phase == before {
+                break;
+            }
+        }
+        if self.pull.as_ref().is_some_and(|pull| now >= pull.until) {
+            // The server or the way there has lost it, and perhaps more.
+            self.fail(now);
+        }
+        if self.phase == Phase::Reading {
+            self.start_ready(now);
+            self.pull(now);
+        }
+        self.renew(now);
+        self.say_progress(now);
+    }
+
+    /// What the phase waited for.
+    fn leave_phase(&mut self, now: Instant) {
         match self.phase {
             Phase::Pause { until } if now >= until => self.begin_again(now),
             Phase::Waiting { ask_at } if self.pull.is_none() && now >= ask_at => self.ask(now),
@@ -375,16 +396,6 @@ impl<D> PartitionReader<D> {
             Phase::Off | Phase::Pause { .. } if self.stopping && self.running.is_empty() => self.end(),
             _ => {}
         }
-        if self.pull.as_ref().is_some_and(|pull| now >= pull.until) {
-            // The server or the way there has lost it, and perhaps more.
-            self.fail(now);
-        }
-        if self.phase == Phase::Reading {
-            self.start_ready(now);
-            self.pull(now);
-        }
-        self.renew(now);
-        self.say_progress(now);
     }
 
     /// Begins anew after an interruption: with the pin of before, if it may still hold.
@@ -394,9 +405,9 @@ impl<D> PartitionReader<D> {
             self.phase = Phase::Off;
             return;
         }
-        self.open();
         match self.pin.clone() {
             Some(pin) if now < self.pulled_at + PIN_TIMEOUT => {
+                self.open();
                 self.phase = Phase::Probing {
                     until: now + ANSWER_TIMEOUT,
                 };
@@ -856,3 +867,10 @@ impl Finished {
         self.known.contains(&(sequence, stored_at))
     }
 }
+
+#[cfg(test)]
+mod consumer_model;
+#[cfg(test)]
+mod schedule_tests;
+#[cfg(test)]
+mod script_tests;

@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Parser;
+use futures::StreamExt as _;
 use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_metadata::{Metadata, ModifyParticipants, NewChat, OutboxKey, RegisterClient};
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
-    Bus, ChatUpdate, Entry, Event, Inbox, Message, SESSIONS, SessionKey, Topology, chat_subject,
-    event_headers, inbox_stream, inbox_subject,
+    Beacon, Bus, ChatUpdate, Entry, Event, Inbox, LiveMessage, Message, Notice, SESSIONS, SessionKey,
+    Topology, chat_subject, event_headers, inbox_stream, inbox_subject, live_subject,
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
 use tidings_service::{Context, NatsConnection, NatsSettings, outbox};
 use tidings_stack::{NatsServer, Postgres};
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 /// No test waits longer than this for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The servers of one test, and a connection of its own.
 pub(crate) struct System {
@@ -27,10 +29,11 @@ pub(crate) struct System {
     pub(crate) context: Context,
 }
 
-/// A worker that runs in this process, with its own connections.
+/// A worker with a runtime and connections of its own, so that it can be killed.
 pub(crate) struct Worker {
     pub(crate) context: Context,
-    pub(crate) task: JoinHandle<anyhow::Result<()>>,
+    task: JoinHandle<anyhow::Result<()>>,
+    runtime: Runtime,
 }
 
 /// A user with one client.
@@ -82,12 +85,24 @@ impl System {
     }
 
     pub(crate) async fn worker(&self) -> Worker {
-        let context = Context::attach("fanout-worker", &self.nats.url(), self.postgres.url())
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("threads can be started");
+        let (nats, postgres) = (self.nats.url(), self.postgres.url().to_owned());
+        let context = runtime
+            .spawn(async move { Context::attach("fanout-worker", &nats, &postgres).await })
             .await
+            .expect("the task does not panic")
             .expect("the system is set up");
         let config = Command::parse_from(["fanout-worker"]).config;
-        let task = tokio::spawn(tidings_fanout_worker::run(config, context.clone()));
-        Worker { context, task }
+        let task = runtime.spawn(tidings_fanout_worker::run(config, context.clone()));
+        Worker {
+            context,
+            task,
+            runtime,
+        }
     }
 
     /// Registers a client of a user.
@@ -251,14 +266,12 @@ impl System {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        match tokio::time::timeout(PATIENCE, wait).await {
-            Ok(entries) => entries,
-            Err(_) => {
-                let inbox = Inbox::Client(person.client_id);
-                let found = self.inbox(&person.user_id, inbox).await.len();
-                panic!("{found} of {count} entries of {}", person.user_id);
-            }
+        if let Ok(entries) = tokio::time::timeout(PATIENCE, wait).await {
+            return entries;
         }
+        let inbox = Inbox::Client(person.client_id);
+        let found = self.inbox(&person.user_id, inbox).await.len();
+        panic!("{found} of {count} entries of {}", person.user_id);
     }
 
     /// Waits until every accepted event has been acked.
@@ -295,6 +308,60 @@ impl Worker {
             .expect("the worker ends in time")
             .expect("the worker does not panic")
             .expect("the worker ends well");
+        self.runtime.shutdown_background();
+    }
+
+    /// Ends in the middle of whatever it is doing.
+    pub(crate) fn kill(self) {
+        self.runtime.shutdown_background();
+    }
+}
+
+/// What a gateway hears.
+pub(crate) struct Gateway {
+    subscription: async_nats::Subscriber,
+}
+
+impl Gateway {
+    /// From now on.
+    pub(crate) async fn listen(system: &System, name: &str) -> Self {
+        let client = system.context.nats.client();
+        let subscription = client
+            .subscribe(live_subject(name))
+            .await
+            .expect("NATS is connected");
+        Self { subscription }
+    }
+
+    async fn next<T>(&mut self, mut pick: impl FnMut(LiveMessage) -> Option<T>) -> T {
+        let wait = async {
+            loop {
+                let message = self.subscription.next().await.expect("the subscription goes on");
+                let message = LiveMessage::decode(&message.payload).expect("a worker wrote it");
+                if let Some(found) = pick(message) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("it is told")
+    }
+
+    /// The next notice.
+    pub(crate) async fn notice(&mut self) -> Notice {
+        self.next(|message| match message {
+            LiveMessage::Notice(notice) => Some(notice),
+            LiveMessage::Beacon(_) => None,
+        })
+        .await
+    }
+
+    /// The next beacon that will do.
+    pub(crate) async fn beacon(&mut self, mut pick: impl FnMut(&Beacon) -> bool) -> Beacon {
+        self.next(|message| match message {
+            LiveMessage::Beacon(beacon) if pick(&beacon) => Some(beacon),
+            _ => None,
+        })
+        .await
     }
 }
 

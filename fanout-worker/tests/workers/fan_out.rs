@@ -1,58 +1,10 @@
 //! One worker on real servers: what is accepted arrives in every inbox it is meant for, and gateways hear of it.
 
-mod support;
-
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use support::{PATIENCE, System, changes, texts};
-use tidings_nats::{Beacon, Inbox, LiveMessage, Notice, live_subject};
+use crate::support::{Gateway, System, changes, texts};
+use tidings_nats::Inbox;
 use tidings_protocol::{Operation, UserId};
-
-/// What a gateway hears.
-struct Gateway {
-    subscription: async_nats::Subscriber,
-}
-
-impl Gateway {
-    async fn listen(system: &System, name: &str) -> Self {
-        let client = system.context.nats.client();
-        let subscription = client
-            .subscribe(live_subject(name))
-            .await
-            .expect("NATS is connected");
-        Self { subscription }
-    }
-
-    async fn next<T>(&mut self, mut pick: impl FnMut(LiveMessage) -> Option<T>) -> T {
-        let wait = async {
-            loop {
-                let message = self.subscription.next().await.expect("the subscription goes on");
-                let message = LiveMessage::decode(&message.payload).expect("a worker wrote it");
-                if let Some(found) = pick(message) {
-                    return found;
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, wait).await.expect("it is told")
-    }
-
-    async fn notice(&mut self) -> Notice {
-        self.next(|message| match message {
-            LiveMessage::Notice(notice) => Some(notice),
-            LiveMessage::Beacon(_) => None,
-        })
-        .await
-    }
-
-    async fn beacon(&mut self, mut pick: impl FnMut(&Beacon) -> bool) -> Beacon {
-        self.next(|message| match message {
-            LiveMessage::Beacon(beacon) if pick(&beacon) => Some(beacon),
-            _ => None,
-        })
-        .await
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_arrives_in_every_inbox_and_gateways_hear_of_it() {

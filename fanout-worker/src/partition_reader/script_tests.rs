@@ -1,0 +1,272 @@
+//! Readers by script: one step a line.
+
+use std::time::{Duration, Instant};
+
+use tidings_nats::{ConsumerStatus, DeliveryInfo};
+
+use super::{Action, BYTES_MAX, Delivery, Event, PartitionReader};
+
+/// A reader, its time, and what it wants done, in short words.
+struct Script {
+    reader: PartitionReader<()>,
+    now: Instant,
+}
+
+impl Script {
+    /// Pinned and reading generation 2.
+    fn reading() -> Self {
+        let mut script = Self {
+            reader: PartitionReader::new(Instant::now()),
+            now: Instant::now(),
+        };
+        script.check(Event::Connected, &[]);
+        script.check(Event::Resume, &["open 1", "ask"]);
+        script.deliver(1, 1, 1, "a", &["open 2", "reset 2"]);
+        script.check(
+            Event::Reset {
+                generation: 2,
+                done: true,
+            },
+            &["pull 1024"],
+        );
+        script
+    }
+
+    fn check(&mut self, event: Event<()>, expected: &[&str]) {
+        let said = format!("{event:?}");
+        let actions: Vec<String> = self
+            .reader
+            .handle(event, self.now)
+            .into_iter()
+            .map(short)
+            .collect();
+        assert_eq!(actions, expected, "{said}");
+    }
+
+    fn deliver(&mut self, generation: u64, consumer: u64, stream: u64, chat: &str, expected: &[&str]) {
+        self.deliver_large(generation, consumer, stream, chat, 100, expected);
+    }
+
+    fn deliver_large(
+        &mut self,
+        generation: u64,
+        consumer: u64,
+        stream: u64,
+        chat: &str,
+        bytes: usize,
+        expected: &[&str],
+    ) {
+        let event = Event::Delivered {
+            generation,
+            pin: Some("p".to_owned()),
+            info: DeliveryInfo {
+                delivered: 1,
+                stream_sequence: stream,
+                consumer_sequence: consumer,
+                stored_at: stream,
+                pending: 0,
+            },
+            delivery: Delivery {
+                chat: chat.into(),
+                bytes,
+                reply: format!("{stream}.{consumer}"),
+                content: (),
+            },
+        };
+        self.check(event, expected);
+    }
+
+    fn status(&mut self, generation: u64, pull: u64, status: ConsumerStatus, expected: &[&str]) {
+        let event = Event::Status {
+            generation,
+            pull,
+            status,
+            unanswered: None,
+        };
+        self.check(event, expected);
+    }
+
+    fn after(&mut self, milliseconds: u64, expected: &[&str]) {
+        self.now += Duration::from_millis(milliseconds);
+        self.check(Event::Tick, expected);
+    }
+}
+
+fn short(action: Action<()>) -> String {
+    match action {
+        Action::Open { generation } => format!("open {generation}"),
+        Action::Pull { pin: None, .. } => "ask".to_owned(),
+        Action::Pull { batch, .. } => format!("pull {batch}"),
+        Action::Renew { .. } => "renew".to_owned(),
+        Action::Reset { generation } => format!("reset {generation}"),
+        Action::Unpin => "unpin".to_owned(),
+        Action::Start { sequence, .. } => format!("start {sequence}"),
+        Action::Cancel { sequence } => format!("cancel {sequence}"),
+        Action::Ack { reply } => format!("ack {reply}"),
+        Action::Progress { reply } => format!("progress {reply}"),
+        Action::Forget { chat } => format!("forget {chat}"),
+        Action::End => "end".to_owned(),
+    }
+}
+
+#[test]
+fn events_of_a_chat_wait_for_each_other() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.deliver(2, 2, 2, "a", &[]);
+    script.deliver(2, 3, 3, "b", &["start 3"]);
+    script.check(Event::Finished { sequence: 3 }, &["ack 3.3"]);
+    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "start 2"]);
+}
+
+#[test]
+fn a_gap_is_a_fresh_start_and_what_runs_counts_once() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.deliver(2, 2, 2, "a", &[]);
+    script.deliver(2, 4, 4, "b", &["open 3"]);
+    script.after(500, &["reset 3"]);
+    script.deliver(2, 5, 5, "c", &[]);
+    script.check(
+        Event::Reset {
+            generation: 3,
+            done: true,
+        },
+        &["pull 1023"],
+    );
+    script.deliver(3, 1, 1, "a", &[]);
+    script.deliver(3, 2, 2, "a", &[]);
+    script.deliver(3, 3, 3, "b", &["start 3"]);
+    script.check(
+        Event::Finished { sequence: 1 },
+        &["forget a", "ack 1.1", "start 2"],
+    );
+}
+
+#[test]
+fn what_was_finished_before_is_only_acked() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Finished { sequence: 1 }, &["ack 1.1"]);
+    // It comes once more after 60 s, then after a fresh start.
+    script.deliver(2, 2, 1, "a", &["forget a", "ack 1.2"]);
+    script.check(Event::Doubt, &["open 3"]);
+    script.after(500, &["reset 3"]);
+    script.check(
+        Event::Reset {
+            generation: 3,
+            done: true,
+        },
+        &["pull 1024"],
+    );
+    script.deliver(3, 1, 1, "a", &["forget a", "ack 1.1"]);
+}
+
+#[test]
+fn a_lost_pin_cancels_what_runs_and_what_comes_back_waits_for_it() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.deliver(2, 2, 2, "a", &[]);
+    script.status(2, 2, ConsumerStatus::NotPinned, &["cancel 1", "open 3", "ask"]);
+    script.deliver(3, 7, 3, "b", &["open 4"]);
+    script.after(500, &["reset 4"]);
+    script.check(
+        Event::Reset {
+            generation: 4,
+            done: true,
+        },
+        &["pull 1023"],
+    );
+    script.deliver(4, 1, 1, "a", &[]);
+    script.check(Event::Abandoned { sequence: 1 }, &["start 1"]);
+    script.check(Event::Finished { sequence: 1 }, &["ack 1.1"]);
+}
+
+#[test]
+fn a_reconnect_asks_whether_the_pin_still_holds() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Disconnected, &[]);
+    script.after(1_000, &[]);
+    script.check(Event::Connected, &["open 3", "renew"]);
+    script.status(3, 3, ConsumerStatus::BatchDone, &["open 4", "reset 4"]);
+    // Too late, it is not worth asking.
+    script.check(Event::Disconnected, &[]);
+    script.after(5_000, &[]);
+    script.check(Event::Connected, &["cancel 1", "open 5", "ask"]);
+}
+
+#[test]
+fn pulls_ask_for_no_more_than_fits_and_the_pin_is_renewed_meanwhile() {
+    let mut script = Script::reading();
+    let large = BYTES_MAX / 4;
+    for sequence in 1..=3 {
+        let started = format!("start {sequence}");
+        script.deliver_large(2, sequence, sequence, &format!("{sequence}"), large, &[&started]);
+    }
+    script.status(2, 2, ConsumerStatus::Expired, &[]);
+    script.after(1_600, &["renew"]);
+    script.after(1_000, &[]);
+    script.after(600, &["renew"]);
+    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "pull 1022"]);
+}
+
+#[test]
+fn what_waits_long_is_said_to_be_in_progress() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.deliver(2, 2, 2, "a", &[]);
+    script.status(2, 2, ConsumerStatus::Expired, &["pull 1022"]);
+    script.now += Duration::from_secs(20);
+    script.status(
+        2,
+        3,
+        ConsumerStatus::Expired,
+        &["pull 1022", "progress 2.2", "progress 1.1"],
+    );
+}
+
+#[test]
+fn a_stop_finishes_what_runs_and_unpins() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.deliver(2, 2, 2, "a", &[]);
+    let within = Duration::from_secs(5);
+    script.check(Event::Stop { within }, &["open 3"]);
+    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "unpin"]);
+    script.check(Event::Unpinned, &["end"]);
+}
+
+#[test]
+fn a_stop_does_not_wait_for_weather() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    let within = Duration::from_secs(1);
+    script.check(Event::Stop { within }, &["open 3"]);
+    script.after(1_100, &["cancel 1"]);
+    script.check(Event::Abandoned { sequence: 1 }, &["unpin"]);
+    script.check(Event::Unpinned, &["end"]);
+}
+
+#[test]
+fn who_may_not_work_lets_go_at_once() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Suspend, &["cancel 1", "open 3", "unpin"]);
+    script.check(Event::Unpinned, &[]);
+    script.after(60_000, &[]);
+    script.check(Event::Resume, &["open 4", "ask"]);
+}
+
+#[test]
+fn errors_are_met_with_a_pause() {
+    let mut script = Script::reading();
+    script.status(2, 2, ConsumerStatus::Ended, &[]);
+    script.after(400, &[]);
+    script.after(100, &["open 3", "ask"]);
+    script.status(3, 3, ConsumerStatus::NoResponders, &[]);
+    script.after(500, &["open 4", "ask"]);
+    // A pull without any answer is an error, too.
+    script.after(4_100, &[]);
+    script.after(500, &["open 5", "ask"]);
+}

@@ -1,0 +1,5 @@
+//! Fan-out workers on real servers.
+
+mod fan_out;
+mod support;
+mod two_workers;
