@@ -13,7 +13,7 @@ impl Metadata {
     pub async fn unseen_clients(&self, unseen_for: Duration, limit: u32) -> Result<Vec<(UserId, ClientId)>> {
         let rows = sqlx::query!(
             "SELECT user_id, client_id FROM clients
-             WHERE state = 'active' AND last_seen_at < clock_timestamp() - make_interval(secs => $1)
+             WHERE state = 'active' AND last_seen_at < now() - make_interval(secs => $1)
              ORDER BY last_seen_at LIMIT $2",
             unseen_for.as_secs_f64(),
             i64::from(limit)

@@ -73,7 +73,7 @@ impl Metadata {
     pub async fn unsent_keys(&self, older_than: Duration, limit: u32) -> Result<Vec<OutboxKey>> {
         let rows = sqlx::query!(
             "SELECT chat_id, user_id FROM outbox
-             WHERE seq IS NULL AND created_at <= clock_timestamp() - make_interval(secs => $1)
+             WHERE seq IS NULL AND created_at <= now() - make_interval(secs => $1)
              GROUP BY chat_id, user_id ORDER BY min(created_at) LIMIT $2",
             older_than.as_secs_f64(),
             i64::from(limit)

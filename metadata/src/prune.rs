@@ -22,10 +22,12 @@ impl Metadata {
     /// Deletes at most `limit` requests and `limit` rows of the outbox that are no longer needed. Call again while
     /// either count reaches the limit. A chat's newest row stays for ever, and what is unsent always.
     pub async fn prune(&self, limit: u32) -> Result<Pruned> {
+        // now(), not clock_timestamp(), here and wherever rows are looked for by age: an index takes only what is
+        // stable for the statement, and the whole table would be walked to find that nothing is old enough.
         let requests = sqlx::query!(
             "DELETE FROM requests WHERE (user_id, request_id) IN (
                  SELECT user_id, request_id FROM requests
-                 WHERE requested_at < clock_timestamp() - make_interval(hours => $1)
+                 WHERE requested_at < now() - make_interval(hours => $1)
                  ORDER BY requested_at LIMIT $2 FOR UPDATE SKIP LOCKED
              )",
             REQUEST_MEMORY_HOURS.cast_signed(),
@@ -36,7 +38,7 @@ impl Metadata {
         let outbox = sqlx::query!(
             "DELETE FROM outbox WHERE outbox_id IN (
                  SELECT outbox_id FROM outbox
-                 WHERE superseded_at < clock_timestamp() - make_interval(days => $1)
+                 WHERE superseded_at < now() - make_interval(days => $1)
                  ORDER BY superseded_at LIMIT $2 FOR UPDATE SKIP LOCKED
              )",
             HISTORY_DAYS.cast_signed(),
