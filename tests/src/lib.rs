@@ -11,5 +11,5 @@ mod token;
 pub use device::{Device, Heard};
 pub use eventually::{PATIENCE, eventually};
 pub use stored::Stored;
-pub use system::{System, SystemOptions};
+pub use system::{ExtraGateway, System, SystemOptions};
 pub use token::{Identity, sign};

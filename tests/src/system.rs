@@ -196,6 +196,70 @@ impl System {
     }
 }
 
+/// A gateway beside those of `tidings up`, with settings of its own. Ends when dropped.
+#[derive(Debug)]
+pub struct ExtraGateway {
+    child: Child,
+    /// Where it listens.
+    pub ws: String,
+}
+
+impl System {
+    /// Starts another gateway. `settings` are environment variables; an empty one is taken away.
+    pub async fn extra_gateway(&self, settings: &[(&str, &str)]) -> ExtraGateway {
+        let up = self.up_file();
+        let [listen, admin] = [free_port(), free_port()];
+        let mut command = Command::new(Self::executable());
+        command
+            .arg("gateway")
+            .env("TIDINGS_NATS_URL", &up.nats)
+            .env("TIDINGS_POSTGRES_URL", &up.postgres)
+            .env("TIDINGS_JWT_SECRET", &up.jwt_secret)
+            .env("TIDINGS_RATE_LIMITS", "off")
+            .env("TIDINGS_LISTEN", format!("127.0.0.1:{listen}"))
+            .env("TIDINGS_ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
+            .env(tidings_service::EXIT_WITH_STDIN, "1")
+            .stdin(Stdio::piped());
+        for (name, value) in settings {
+            if value.is_empty() {
+                command.env_remove(name);
+            } else {
+                command.env(name, value);
+            }
+        }
+        let child = command
+            .spawn()
+            .expect("the command under test was built with this package");
+        let gateway = ExtraGateway {
+            child,
+            ws: format!("ws://127.0.0.1:{listen}/v1/ws"),
+        };
+        eventually("the extra gateway is ready", async || {
+            if http_ok(&format!("http://127.0.0.1:{admin}/readyz")).await {
+                Ok(())
+            } else {
+                Err(())
+            }
+        })
+        .await;
+        gateway
+    }
+}
+
+impl Drop for ExtraGateway {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A port that nobody listens on at this moment.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    listener.local_addr().expect("it is bound").port()
+}
+
 /// Whether a URL answers 200. Plain HTTP/1.1 by hand: it is all that a probe needs.
 async fn http_ok(url: &str) -> bool {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -5,6 +5,7 @@ mod catching_up;
 mod chats;
 mod clients;
 mod hostile;
+mod minimal_client;
 mod retries;
 mod stopping;
 mod tokens;
