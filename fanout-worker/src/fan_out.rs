@@ -25,15 +25,10 @@ use crate::dead_letter::dead_letter;
 use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
 use crate::participants::{Participants, ParticipantsCache, ParticipantsError};
+use crate::tries::{Failure, Tries};
 
 /// For one publish ack; an election of a stream takes about as long.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Before the second try; doubles up to [`RETRY_DELAY_MAX`].
-const RETRY_DELAY_MIN: Duration = Duration::from_millis(50);
-/// Between tries at most.
-const RETRY_DELAY_MAX: Duration = Duration::from_secs(5);
-/// So often an event may make its handler panic.
-const PANICS_MAX: u32 = 5;
 /// A worker whose key in INSTANCES was not renewed for so long does nothing more: at 10 s others take it for dead.
 pub(crate) const UNRENEWED_MAX: Duration = Duration::from_secs(8);
 
@@ -82,14 +77,6 @@ pub(crate) struct FanOut {
     pub(crate) publishes: Semaphore,
 }
 
-/// Why a try was not the last one.
-enum Failure {
-    /// It can never be done.
-    Poison(String),
-    /// Time will cure it.
-    Weather(String),
-}
-
 /// Where an entry goes.
 type Target = (UserId, Inbox);
 
@@ -106,54 +93,39 @@ impl FanOut {
     ) -> Outcome {
         let started = Instant::now();
         let mut stored = Stored::new();
-        let mut panics = 0;
-        for attempt in 1_u32.. {
-            if cancelled.is_cancelled() {
-                return Outcome::Abandoned;
-            }
-            let attempted = AssertUnwindSafe(self.attempt(incoming, participants, &mut stored))
+        let mut tries = Tries::default();
+        while !cancelled.is_cancelled() {
+            let tried = AssertUnwindSafe(self.attempt(incoming, participants, &mut stored))
                 .catch_unwind()
                 .await;
-            let failure = match attempted {
-                Ok(Ok(kind)) => {
+            let reason = match tries.judge(tried) {
+                Ok(kind) => {
                     metrics::counter!("tidings_fanout_events_total", "kind" => kind).increment(1);
                     metrics::histogram!("tidings_fanout_seconds").record(started.elapsed().as_secs_f64());
                     metrics::histogram!("tidings_fanout_recipients").record(stored.len() as f64);
                     return Outcome::Finished;
                 }
-                Ok(Err(failure)) => failure,
-                Err(_) => {
-                    panics += 1;
-                    if panics < PANICS_MAX {
-                        Failure::Weather("its handler panicked".to_owned())
-                    } else {
-                        Failure::Poison(format!("its handler panicked {panics} times"))
-                    }
-                }
-            };
-            let reason = match failure {
-                Failure::Weather(reason) => reason,
-                Failure::Poison(reason) => match dead_letter(&self.bus, incoming, &reason).await {
+                Err(Failure::Weather(reason)) => reason,
+                Err(Failure::Poison(reason)) => match dead_letter(&self.bus, incoming, &reason).await {
                     Ok(()) => return Outcome::Finished,
                     Err(error) => format!("{reason}; and the dead letter was not stored: {error}"),
                 },
             };
             metrics::counter!("tidings_fanout_retries_total").increment(1);
-            // Not for each of them: weather comes to all events at once.
-            if attempt.is_power_of_two() && attempt >= 4 {
+            if tries.is_news() {
                 tracing::warn!(
                     stream.sequence = incoming.sequence,
                     subject = incoming.subject,
-                    attempt,
+                    tries = tries.count(),
                     reason,
                     "an event waits"
                 );
             }
-            let _ = cancelled
-                .run_until_cancelled(tokio::time::sleep(retry_delay(attempt)))
+            cancelled
+                .run_until_cancelled(tokio::time::sleep(tries.delay()))
                 .await;
         }
-        unreachable!("there are more attempts than seconds")
+        Outcome::Abandoned
     }
 
     /// One try. Says the event's kind once everything is stored and told.
@@ -349,31 +321,5 @@ fn participants_failure(error: &ParticipantsError) -> Failure {
     match error {
         ParticipantsError::Unknown => Failure::Poison(error.to_string()),
         _ => Failure::Weather(error.to_string()),
-    }
-}
-
-/// Doubles with each attempt, with jitter of a half.
-fn retry_delay(attempt: u32) -> Duration {
-    let doubled = RETRY_DELAY_MIN * 2_u32.pow((attempt - 1).min(10));
-    doubled
-        .min(RETRY_DELAY_MAX)
-        .mul_f64(0.5 + rand::random::<f64>() / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn delays_grow_to_their_bound() {
-        assert!(retry_delay(1) <= RETRY_DELAY_MIN);
-        for attempt in 1..100 {
-            let delay = retry_delay(attempt);
-            assert!(
-                delay >= RETRY_DELAY_MIN / 2 && delay <= RETRY_DELAY_MAX,
-                "{delay:?}"
-            );
-        }
-        assert!(retry_delay(99) >= RETRY_DELAY_MAX / 2);
     }
 }

@@ -16,6 +16,7 @@ mod partition_reader;
 mod partition_task;
 mod sessions;
 mod shares;
+mod tries;
 mod worker;
 
 pub use config::FanoutWorkerConfig;

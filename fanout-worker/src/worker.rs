@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidings_service::{Context, Invalidations, LivingWatch, Registration};
+use tidings_service::{Condition, Context, Invalidations, LivingWatch, Registration};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +27,7 @@ const RENEWED_INTERVAL: Duration = Duration::from_millis(200);
 /// Runs a worker until it is asked to stop: then it finishes what it has in hand, gives its partitions away and
 /// ends. Fails when NATS cannot be asked at the start.
 pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result<()> {
+    let reading = context.require("reading");
     // Later than `stopping`: while the worker drains it still tells gateways what it stored.
     let ended = CancellationToken::new();
     let fan_out = start(&config, &context, &ended).await?;
@@ -47,11 +48,12 @@ pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result
         .collect();
     let workers = LivingWatch::start(&context, context.service).await?;
     tell(&partitions, || Event::Resume);
+    reading.holds();
     tracing::info!(partitions = partitions.len(), "reading");
     tokio::select! {
         () = context.stopping.cancelled() => {}
         () = keep_share(&partitions, &workers) => {}
-        () = obey_registration(&partitions, &fan_out.registration) => {}
+        () = obey_registration(&partitions, &fan_out.registration, &reading) => {}
     }
     let within = context.drain_timeout / 2;
     tell(&partitions, || Event::Stop { within });
@@ -128,15 +130,15 @@ async fn keep_share(partitions: &[PartitionHandle], workers: &LivingWatch) {
 }
 
 /// Stops all work while the worker's own key is too old, for ever.
-async fn obey_registration(partitions: &[PartitionHandle], registration: &Registration) {
+async fn obey_registration(partitions: &[PartitionHandle], registration: &Registration, reading: &Condition) {
     loop {
         registration.unrenewed_for(UNRENEWED_MAX).await;
-        tracing::warn!("the worker's own key cannot be renewed: it stops working until it can");
+        reading.fails("the worker's own key cannot be renewed: others take it for dead");
         tell(partitions, || Event::Suspend);
         while !registration.is_renewed_within(UNRENEWED_MAX) {
             tokio::time::sleep(RENEWED_INTERVAL).await;
         }
-        tracing::info!("the worker's own key is renewed: it works again");
         tell(partitions, || Event::Resume);
+        reading.holds();
     }
 }

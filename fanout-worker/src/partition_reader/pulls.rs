@@ -1,0 +1,171 @@
+//! Asking for messages, and what the answers mean.
+
+use std::time::{Duration, Instant};
+
+use tidings_nats::{ConsumerStatus, DeliveryInfo};
+
+use super::{Action, Delivery, OpenPull, PartitionReader, Phase};
+
+/// Events in hand at most. Two chats at their bound of 500 stored events do not stop the others.
+const EVENTS_MAX: usize = 1_024;
+/// Bytes in hand at most; 32 partitions times this is what a worker may hold while the inboxes are full.
+pub(super) const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A pull is sent when at least so much is free: more than the largest message of CHATS (1 MiB and its headers), so
+/// that no pull is answered by "does not fit" again and again.
+const BYTES_FREE_MIN: usize = 2 * 1024 * 1024;
+/// A pull for a handful of events costs as much as one for many.
+const EVENTS_FREE_MIN: usize = EVENTS_MAX / 4;
+/// How long a pull waits at the server. A pin is renewed by pulls only, and lasts 5 s
+/// (`priority_timeout` of `nats/definitions/fanout.json`).
+const PULL_EXPIRES: Duration = Duration::from_secs(2);
+/// An answer that comes later than this after a pull has expired will never come.
+const PULL_GRACE: Duration = Duration::from_secs(2);
+/// Without a pull for so long, one is sent only to renew the pin.
+const RENEW_AFTER: Duration = Duration::from_millis(1_500);
+/// A worker that holds its share asks for further partitions only so long …
+const RELUCTANT_EXPIRES: Duration = Duration::from_secs(1);
+/// … and pauses so long in between: whoever has less is asked first, and yet nothing stays unread.
+const RELUCTANT_PAUSE: Duration = Duration::from_secs(2);
+
+impl<D> PartitionReader<D> {
+    /// Asks for one message without a pin: whoever gets one is pinned.
+    pub(super) fn ask(&mut self, now: Instant) {
+        let expires = if self.reluctant {
+            RELUCTANT_EXPIRES
+        } else {
+            PULL_EXPIRES
+        };
+        // It is only looked at, not kept.
+        self.send_pull(1, 0, expires, now);
+    }
+
+    pub(super) fn pull(&mut self, now: Instant) {
+        if self.pull.is_some() {
+            return;
+        }
+        let events_free = EVENTS_MAX.saturating_sub(self.in_hand());
+        let bytes_free = BYTES_MAX.saturating_sub(self.bytes);
+        if events_free >= EVENTS_FREE_MIN && bytes_free >= BYTES_FREE_MIN {
+            self.send_pull(events_free as u32, bytes_free as u32, PULL_EXPIRES, now);
+        }
+    }
+
+    pub(super) fn send_pull(&mut self, batch: u32, bytes_max: u32, expires: Duration, now: Instant) {
+        self.pull_number += 1;
+        self.pulled_at = now;
+        self.pull = Some(OpenPull {
+            number: self.pull_number,
+            left: batch,
+            until: now + expires + PULL_GRACE,
+        });
+        self.actions.push(Action::Pull {
+            generation: self.generation,
+            number: self.pull_number,
+            batch,
+            bytes_max,
+            expires,
+            pin: self.pin.clone(),
+        });
+    }
+
+    /// Keeps the pin while there is no reason to pull.
+    pub(super) fn renew(&mut self, now: Instant) {
+        let keeps = matches!(
+            self.phase,
+            Phase::Resetting { .. } | Phase::Reading | Phase::Draining { .. }
+        );
+        if keeps
+            && now >= self.pulled_at + RENEW_AFTER
+            && self.pull.is_none()
+            && let Some(pin) = self.pin.clone()
+        {
+            self.send_renewal(pin, now);
+        }
+    }
+
+    pub(super) fn send_renewal(&mut self, pin: String, now: Instant) {
+        self.pull_number += 1;
+        self.pulled_at = now;
+        self.actions.push(Action::Renew {
+            generation: self.generation,
+            number: self.pull_number,
+            pin,
+        });
+    }
+
+    pub(super) fn delivered(
+        &mut self,
+        pin: Option<String>,
+        info: DeliveryInfo,
+        delivery: Delivery<D>,
+        now: Instant,
+    ) {
+        match self.phase {
+            // It comes again after the reset, in its place.
+            Phase::Waiting { .. } => match pin {
+                Some(_) => {
+                    self.pin = pin;
+                    self.pulled_at = now;
+                    self.fresh_start(now);
+                }
+                None => self.fail(now),
+            },
+            Phase::Reading => {
+                if pin != self.pin {
+                    self.lose_pin(now);
+                } else if info.consumer_sequence == self.expected {
+                    self.expected += 1;
+                    self.count_delivery();
+                    self.take(info, delivery, now);
+                } else {
+                    self.fresh_start(now);
+                }
+            }
+            // A pull of before; the reset brings it again.
+            _ => {}
+        }
+    }
+
+    pub(super) fn count_delivery(&mut self) {
+        if let Some(pull) = &mut self.pull {
+            pull.left = pull.left.saturating_sub(1);
+            if pull.left == 0 {
+                self.pull = None;
+            }
+        }
+    }
+
+    pub(super) fn status(
+        &mut self,
+        pull: u64,
+        status: ConsumerStatus,
+        unanswered: Option<u32>,
+        now: Instant,
+    ) {
+        let current = self.pull.as_ref().filter(|open| open.number == pull);
+        match status {
+            ConsumerStatus::Heartbeat => {}
+            ConsumerStatus::NotPinned => {
+                if !matches!(self.phase, Phase::Waiting { .. } | Phase::Unpinning { .. }) {
+                    self.lose_pin(now);
+                }
+            }
+            ConsumerStatus::Empty | ConsumerStatus::Expired | ConsumerStatus::BatchDone => {
+                if matches!(self.phase, Phase::Probing { .. }) {
+                    // Whatever it says, it does not say that somebody else is pinned.
+                    self.fresh_start(now);
+                } else if let Some(open) = current {
+                    let complete = unanswered.is_none_or(|unanswered| unanswered == open.left);
+                    self.pull = None;
+                    match &mut self.phase {
+                        Phase::Waiting { ask_at } if self.reluctant => *ask_at = now + RELUCTANT_PAUSE,
+                        // The server delivered more than came here.
+                        Phase::Reading if !complete => self.fresh_start(now),
+                        _ => {}
+                    }
+                }
+            }
+            ConsumerStatus::Ended | ConsumerStatus::NoResponders | ConsumerStatus::Other(_) => self.fail(now),
+        }
+    }
+}
