@@ -43,7 +43,9 @@ async fn rows_come_in_order_and_stay_until_marked() {
         .await
         .expect("the row is there");
     lock.commit().await.expect("the lock was held");
+    assert_eq!(database.unsent(&key).await, 1);
     assert_eq!(database.publish(key.clone(), 42).await, [3]);
+    assert_eq!(database.unsent(&key).await, 0);
     assert_eq!(database.publish(key, 43).await, [] as [u64; 0]);
     assert_eq!(database.publish(OutboxKey::Chat(other), 50).await, [1]);
 }

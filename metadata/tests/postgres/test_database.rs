@@ -183,6 +183,14 @@ impl TestDatabase {
         versions
     }
 
+    /// How much the outbox holds of a key.
+    pub(crate) async fn unsent(&self, key: &OutboxKey) -> u64 {
+        self.metadata
+            .unsent_rows(key)
+            .await
+            .expect("the rows can be counted")
+    }
+
     /// A group with a name.
     pub(crate) async fn group(&self, creator: &str, others: &[&str]) -> ChatId {
         let outcome = self
