@@ -3,3 +3,4 @@
 mod fan_out;
 mod support;
 mod two_workers;
+mod weather;

@@ -56,7 +56,7 @@ async fn pinned(system: &System) -> usize {
 }
 
 /// Cuts a worker's connections at the server; it will connect again by itself.
-async fn kick(system: &System, worker: &Worker) {
+pub(crate) async fn kick(system: &System, worker: &Worker) {
     let name = format!("fanout-worker-{}", worker.context.boot_id);
     let settings = NatsSettings::parse(&system.nats.system_url()).expect("the URL is valid");
     let admin = NatsConnection::connect(&settings, "admin")
