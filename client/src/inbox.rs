@@ -134,6 +134,11 @@ impl Inbox {
         self.handed.remove(&key);
     }
 
+    /// The application has it from elsewhere: it sent it itself.
+    pub(crate) fn has(&mut self, known: Known) {
+        self.taken.insert(Key::Known(known));
+    }
+
     /// What was taken is in the store now.
     pub(crate) fn stored(&mut self) {
         self.taken.clear();

@@ -303,11 +303,13 @@ impl Driver {
     ) {
         if let (ClientFrame::SendMessage(message), Ok(_), Some(client_id)) = (&frame, &result, self.client_id)
         {
-            self.note(Change::Know(Known::Message {
+            let own = Known::Message {
                 chat_id: message.chat_id,
                 client_id,
                 message_id: message.message_id,
-            }));
+            };
+            self.inbox.has(own);
+            self.note(Change::Know(own));
         }
         let Some(waiter) = self.waiting.remove(&position) else {
             return;
