@@ -29,6 +29,8 @@ use crate::tries::{Failure, Tries};
 
 /// For one publish ack; an election of a stream takes about as long.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// For finding out who gets it. Postgres ends its statements after 10 s; a machine that is gone ends nothing.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(15);
 /// A worker whose key in INSTANCES was not renewed for so long does nothing more: at 10 s others take it for dead.
 pub(crate) const UNRENEWED_MAX: Duration = Duration::from_secs(8);
 
@@ -141,12 +143,13 @@ impl FanOut {
         let event = Event::decode(&incoming.payload).map_err(|error| wire_failure(&error))?;
         let entry = Entry::encode_around(incoming.sequence, &incoming.payload)
             .map_err(|error| wire_failure(&error))?;
-        let Some(users) = self.recipients(&event, incoming.sequence, participants).await? else {
+        let recipients = self.recipients(&event, incoming.sequence, participants);
+        let Some(users) = in_time(recipients).await? else {
             // A copy of a change that was fanned out before a later one.
             return Ok("superseded");
         };
         let look = self.horizon.look();
-        let targets = self.targets(&event, &users, stored).await?;
+        let targets = in_time(self.targets(&event, &users, stored)).await?;
         let to_first = targets.iter().any(|(_, inbox)| *inbox == Inbox::First);
         // What goes to `first` must be stored before gateways believe that this worker knows of an heir.
         let _look = to_first.then_some(look);
@@ -307,6 +310,12 @@ impl FanOut {
             .await;
         (target, published.map(|accepted| accepted.sequence))
     }
+}
+
+async fn in_time<T>(look_up: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(LOOK_UP_TIMEOUT, look_up)
+        .await
+        .unwrap_or_else(|_| Err(Failure::Weather("Postgres does not answer".to_owned())))
 }
 
 fn wire_failure(error: &WireError) -> Failure {
