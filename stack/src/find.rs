@@ -36,6 +36,8 @@ pub struct Finder<'a> {
     pub postgres_bin: Option<PathBuf>,
     /// `PATH`.
     pub path: Vec<PathBuf>,
+    /// Where packages put versions of PostgreSQL side by side, each in a folder named by its major version.
+    pub packages: Vec<PathBuf>,
     /// What was installed before is here, and what must be installed goes here.
     pub cache: PathBuf,
     /// Gets one line at a time, meant for standard error.
@@ -51,6 +53,8 @@ enum Asked {
     Broken(String),
 }
 
+/// Debian's place, and Homebrew's.
+const PACKAGES: [&str; 3] = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"];
 /// JetStream's features that the services use.
 const NATS_OLDEST: Version = Version(2, 15, 0);
 /// SQL that the services use.
@@ -69,6 +73,7 @@ impl<'a> Finder<'a> {
             nats_server: setting("TIDINGS_NATS_SERVER"),
             postgres_bin: setting("TIDINGS_POSTGRES_BIN"),
             path: std::env::split_paths(&path).collect(),
+            packages: PACKAGES.iter().map(PathBuf::from).collect(),
             cache: default_cache_dir()?,
             say,
         })
@@ -90,8 +95,9 @@ impl<'a> Finder<'a> {
             });
         }
         let installed = install::folder(&self.cache, Package::Nats).join("bin/nats-server");
+        let in_cache = install::is_complete(&self.cache, Package::Nats).then(|| installed.clone());
         let candidates = self.path.iter().map(|folder| folder.join("nats-server"));
-        for path in candidates.chain([installed.clone()]) {
+        for path in candidates.chain(in_cache) {
             if let Some(version) =
                 self.consider(&path, None, "nats-server", NATS_OLDEST, "TIDINGS_NATS_SERVER")?
             {
@@ -130,9 +136,12 @@ impl<'a> Finder<'a> {
         }
         let installed = install::folder(&self.cache, Package::Postgres);
         let mut other_major = None;
-        let candidates = postgres_folders(&self.path)
+        let in_cache = install::is_complete(&self.cache, Package::Postgres)
+            .then(|| install::postgres_folder(&installed))
+            .flatten();
+        let candidates = postgres_folders(&self.path, &self.packages)
             .into_iter()
-            .chain(install::postgres_folder(&installed));
+            .chain(in_cache);
         for folder in candidates {
             let postgres = folder.join("postgres");
             let Some(version) = self.consider(
@@ -212,24 +221,19 @@ fn absolute(folder: &Path) -> anyhow::Result<PathBuf> {
 
 /// The folders on PATH and of package managers that have both programs. PATH first; Debian keeps several majors
 /// side by side, of which the newest comes first.
-fn postgres_folders(path: &[PathBuf]) -> Vec<PathBuf> {
+fn postgres_folders(path: &[PathBuf], packages: &[PathBuf]) -> Vec<PathBuf> {
     let on_path = path.iter().map(|folder| folder.join("postgres"));
-    let mut of_packages: Vec<(u32, PathBuf)> = [
-        "/usr/lib/postgresql",
-        "/usr/pgsql",
-        "/opt/homebrew/opt",
-        "/usr/local/opt",
-    ]
-    .iter()
-    .filter_map(|parent| std::fs::read_dir(parent).ok())
-    .flatten()
-    .filter_map(Result::ok)
-    .filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        let major = name.strip_prefix("postgresql@").unwrap_or(&name).parse().ok()?;
-        Some((major, entry.path().join("bin/postgres")))
-    })
-    .collect();
+    let mut of_packages: Vec<(u32, PathBuf)> = packages
+        .iter()
+        .filter_map(|parent| std::fs::read_dir(parent).ok())
+        .flatten()
+        .filter_map(Result::ok)
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let major = name.strip_prefix("postgresql@").unwrap_or(&name).parse().ok()?;
+            Some((major, entry.path().join("bin/postgres")))
+        })
+        .collect();
     of_packages.sort_unstable_by(|left, right| right.cmp(left));
     let mut folders = Vec::new();
     for postgres in on_path.chain(of_packages.into_iter().map(|(_, path)| path)) {

@@ -1,6 +1,7 @@
 //! Where data and installed servers go when nobody says otherwise, and whether another user can get there.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{Metadata, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -31,6 +32,20 @@ fn choose(of_user: impl Fn(&Xdg) -> PathBuf, of_system: &str) -> anyhow::Result<
     }
 }
 
+/// Lets the account of Postgres pass through `dir`, if it is another than ours: it may then open what it has the
+/// name of, and see no names. What is secret in there must lie in files and folders that are closed themselves.
+pub fn let_postgres_through(dir: &Path) -> anyhow::Result<()> {
+    let Some(account) = Account::for_postgres()? else {
+        return Ok(());
+    };
+    let metadata = std::fs::metadata(dir).with_context(|| format!("cannot look at {}", dir.display()))?;
+    if may_enter(&metadata, account) {
+        return Ok(());
+    }
+    std::fs::set_permissions(dir, Permissions::from_mode(metadata.mode() & 0o7777 | 0o011))
+        .with_context(|| format!("cannot let the account of Postgres enter {}", dir.display()))
+}
+
 /// The outermost folder on the way to `path` that `account` may not enter. Folders that do not exist yet are made
 /// by us, so that it may. Access control lists are not looked at.
 pub(crate) fn barrier(path: &Path, account: Account) -> Option<PathBuf> {
@@ -39,25 +54,26 @@ pub(crate) fn barrier(path: &Path, account: Account) -> Option<PathBuf> {
     ancestors
         .into_iter()
         .find(|folder| {
-            let Ok(metadata) = std::fs::metadata(folder) else {
-                return false;
-            };
-            let bit = if metadata.uid() == account.uid.as_raw() {
-                0o100
-            } else if metadata.gid() == account.gid.as_raw() {
-                0o010
-            } else {
-                0o001
-            };
-            metadata.is_dir() && metadata.mode() & bit == 0
+            std::fs::metadata(folder)
+                .is_ok_and(|metadata| metadata.is_dir() && !may_enter(&metadata, account))
         })
         .map(Path::to_owned)
 }
 
+/// Whether the mode of a folder lets `account` pass through.
+fn may_enter(metadata: &Metadata, account: Account) -> bool {
+    let bit = if metadata.uid() == account.uid.as_raw() {
+        0o100
+    } else if metadata.gid() == account.gid.as_raw() {
+        0o010
+    } else {
+        0o001
+    };
+    metadata.mode() & bit != 0
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use nix::unistd::{Gid, Uid};
 
     use super::*;

@@ -10,6 +10,9 @@ use anyhow::{Context as _, bail};
 /// The major version of the PostgreSQL in the package.
 pub(crate) const POSTGRES_MAJOR: u32 = 18;
 
+/// Written last: an environment without this file is what an interrupted installation left.
+const COMPLETE: &str = "complete";
+
 /// What can be installed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Package {
@@ -47,6 +50,11 @@ pub(crate) fn folder(cache: &Path, package: Package) -> PathBuf {
     cache.join(package.name())
 }
 
+/// Whether the virtual environment of a package is there as a whole.
+pub(crate) fn is_complete(cache: &Path, package: Package) -> bool {
+    folder(cache, package).join(COMPLETE).exists()
+}
+
 /// The folder with PostgreSQL's programs in its virtual environment, whose Python may be any version.
 pub(crate) fn postgres_folder(environment: &Path) -> Option<PathBuf> {
     fs::read_dir(environment.join("lib"))
@@ -70,9 +78,7 @@ pub(crate) fn install(cache: &Path, package: Package) -> anyhow::Result<()> {
     let lock = File::create(cache.join("install.lock"))
         .with_context(|| format!("cannot write to the cache folder {}", cache.display()))?;
     lock.lock().context("cannot lock the cache folder")?;
-    // Written last: an environment without it is what an interrupted installation left.
-    let complete = environment.join("complete");
-    if complete.exists() {
+    if is_complete(cache, package) {
         return Ok(());
     }
     if environment.exists() {
@@ -80,26 +86,38 @@ pub(crate) fn install(cache: &Path, package: Package) -> anyhow::Result<()> {
             .with_context(|| format!("cannot remove {}", environment.display()))?;
     }
     let mut venv = Command::new("python3");
-    venv.arg("-m").arg("venv").arg(&environment);
-    run(venv)
-        .context("`python3 -m venv` is needed")
-        .with_context(failed)?;
+    venv.args(["-m", "venv", "--without-pip"]).arg(&environment);
+    run(venv).context("Python 3 is needed").with_context(failed)?;
     let requirements = environment.join("requirements.txt");
     fs::write(&requirements, package.requirements()).context("cannot write requirements.txt")?;
-    let mut pip = Command::new(environment.join("bin/python"));
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--disable-pip-version-check",
-        "--no-input",
-        "--quiet",
-    ])
-    .args(["--require-hashes", "--only-binary", ":all:", "--no-deps", "-r"])
-    .arg(&requirements);
+    let mut pip = pip(&environment.join("bin/python")).with_context(failed)?;
+    pip.args(["install", "--disable-pip-version-check", "--no-input", "--quiet"])
+        .args(["--require-hashes", "--only-binary", ":all:", "--no-deps", "-r"])
+        .arg(&requirements);
     run(pip).with_context(failed)?;
-    fs::write(&complete, "").context("cannot write to the virtual environment")?;
+    fs::write(environment.join(COMPLETE), "").context("cannot write to the virtual environment")?;
     Ok(())
+}
+
+/// A pip that works on a virtual environment: the machine's own, since putting one there takes longer than all the
+/// rest; else one that Python brings along.
+fn pip(python: &Path) -> anyhow::Result<Command> {
+    let on_machine = || {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "--python"]).arg(python);
+        pip
+    };
+    let mut question = on_machine();
+    question.arg("--version");
+    if run(question).is_ok() {
+        return Ok(on_machine());
+    }
+    let mut ensure = Command::new(python);
+    ensure.args(["-m", "ensurepip"]);
+    run(ensure).context("pip is needed, which Debian's package python3-venv brings")?;
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip"]);
+    Ok(pip)
 }
 
 /// Runs a program of Python's, whose last line says what went wrong.

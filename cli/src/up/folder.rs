@@ -2,14 +2,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use tidings_stack::{started, stop_leftover, write_private};
+use tidings_stack::{let_postgres_through, started, stop_leftover, write_private};
 
 use super::say::say;
 use crate::UpFile;
@@ -49,9 +49,6 @@ impl Folder {
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         if !path.exists() {
             fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
-            // Whatever the umask: as root, Postgres' account must come through. Secrets lie in files of mode 0600.
-            fs::set_permissions(path, fs::Permissions::from_mode(0o755))
-                .with_context(|| format!("cannot open the folder {} to others", path.display()))?;
         }
         if !path.is_dir() {
             bail!("{} is not a folder", path.display());
@@ -95,6 +92,7 @@ impl Folder {
                 .create(folder.path.join(name))
                 .with_context(cannot)?;
         }
+        let_postgres_through(path)?;
         // What it says is not so any more; who waits for it waits for the new one.
         folder.remove_up_file()?;
         Ok(folder)

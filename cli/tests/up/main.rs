@@ -1,0 +1,5 @@
+//! `tidings up` as its user runs it: real servers, real processes.
+
+mod command;
+mod refusals;
+mod running;
