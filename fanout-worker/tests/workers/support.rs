@@ -14,7 +14,7 @@ use tidings_nats::{
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
 use tidings_service::{Context, NatsConnection, NatsSettings, outbox};
-use tidings_stack::{NatsServer, Postgres};
+use tidings_stack::{NatsCluster, NatsServer, Postgres};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -24,9 +24,32 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The servers of one test, and a connection of its own.
 pub(crate) struct System {
-    pub(crate) nats: NatsServer,
+    pub(crate) nats: Nats,
     pub(crate) postgres: Postgres,
     pub(crate) context: Context,
+}
+
+/// The NATS servers.
+pub(crate) enum Nats {
+    One(NatsServer),
+    Three(NatsCluster),
+}
+
+impl Nats {
+    pub(crate) fn url(&self) -> String {
+        match self {
+            Self::One(server) => server.url(),
+            Self::Three(cluster) => cluster.url(),
+        }
+    }
+
+    /// The first of them.
+    pub(crate) fn server(&mut self) -> &mut NatsServer {
+        match self {
+            Self::One(server) => server,
+            Self::Three(cluster) => &mut cluster.nodes[0],
+        }
+    }
 }
 
 /// A worker with a runtime and connections of its own, so that it can be killed.
@@ -52,9 +75,19 @@ struct Command {
 impl System {
     /// With streams and tables; few parts, which are made faster than many.
     pub(crate) async fn start(partitions: u16) -> Self {
+        let nats = NatsServer::start_temp().await.expect("nats-server starts");
+        Self::set_up(Nats::One(nats), partitions, 1).await
+    }
+
+    /// On three NATS nodes, with three copies of everything.
+    pub(crate) async fn start_cluster(partitions: u16) -> Self {
+        let cluster = NatsCluster::start_temp().await.expect("nats-servers start");
+        Self::set_up(Nats::Three(cluster), partitions, 3).await
+    }
+
+    async fn set_up(nats: Nats, partitions: u16, replicas: u8) -> Self {
         tidings_service::start::install_crypto_provider();
-        let (nats, postgres) = tokio::join!(NatsServer::start_temp(), Postgres::start_temp());
-        let nats = nats.expect("nats-server starts");
+        let postgres = Postgres::start_temp().await;
         let postgres = postgres.expect("Postgres starts");
         let settings = NatsSettings::parse(&nats.url()).expect("the URL is valid");
         let connection = NatsConnection::connect(&settings, "setup")
@@ -65,7 +98,7 @@ impl System {
                 partitions,
                 shards: 4,
             },
-            ..SetupOptions::default()
+            replicas,
         };
         let bus = Bus::new(connection.client().clone());
         setup::apply(&bus, &options, false)
@@ -183,7 +216,7 @@ impl System {
         self.flush(OutboxKey::Chat(chat_id)).await
     }
 
-    /// Publishes a message as a gateway does; says its sequence.
+    /// Publishes a message as a gateway does, again until it is accepted; says its sequence.
     pub(crate) async fn send(&self, chat_id: ChatId, from: &Person, text: &str) -> u64 {
         let event = Event::Message(Message {
             chat_id,
@@ -196,12 +229,20 @@ impl System {
         });
         let headers = event_headers(&event, &event.message_id());
         let subject = chat_subject(self.context.topology.partition(chat_id), chat_id);
-        self.context
-            .bus
-            .publish(subject, headers, event.encode(), Duration::from_secs(5))
+        let send = async {
+            loop {
+                let (subject, headers) = (subject.clone(), headers.clone());
+                let timeout = Duration::from_secs(2);
+                let bus = &self.context.bus;
+                match bus.publish(subject, headers, event.encode(), timeout).await {
+                    Ok(accepted) => return accepted.sequence,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, send)
             .await
             .expect("CHATS takes it")
-            .sequence
     }
 
     /// Writes where a client is connected; says the revision.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::support::{Gateway, PATIENCE, Person, System, Worker, texts};
+use crate::support::{Gateway, Nats, PATIENCE, Person, System, Worker, texts};
 use serde_json::{Value, json};
 use tidings_nats::{Entry, Event};
 use tidings_protocol::ChatId;
@@ -58,7 +58,10 @@ async fn pinned(system: &System) -> usize {
 /// Cuts a worker's connections at the server; it will connect again by itself.
 pub(crate) async fn kick(system: &System, worker: &Worker) {
     let name = format!("fanout-worker-{}", worker.context.boot_id);
-    let settings = NatsSettings::parse(&system.nats.system_url()).expect("the URL is valid");
+    let Nats::One(server) = &system.nats else {
+        panic!("the connection may be at any of three servers");
+    };
+    let settings = NatsSettings::parse(&server.system_url()).expect("the URL is valid");
     let admin = NatsConnection::connect(&settings, "admin")
         .await
         .expect("the system account answers");
@@ -132,8 +135,13 @@ async fn a_restart_of_nats_loses_and_reorders_nothing() {
     let chats = chats(&system, 4, &[&alice, &bob]).await;
     let workers = [system.worker().await, system.worker().await];
     send_many(&system, &chats, &alice, 0..200).await;
-    system.nats.kill().await;
-    system.nats.start().await.expect("nats-server starts again");
+    system.nats.server().kill().await;
+    system
+        .nats
+        .server()
+        .start()
+        .await
+        .expect("nats-server starts again");
     let mut state = system.context.nats.state();
     let connected = state.wait_for(|state| state.connected && state.connects > 1);
     tokio::time::timeout(PATIENCE, connected)
@@ -198,4 +206,28 @@ async fn a_second_worker_gets_its_share_and_a_stop_gives_it_back_at_once() {
     let entries = system.wait_for_entries(&bob, 40 + sent).await;
     check_order(&entries, &chats, sent);
     first.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_of_three_dies_and_comes_back() {
+    let mut system = System::start_cluster(2).await;
+    let (alice, bob) = (system.register("alice").await, system.register("bob").await);
+    let chats = chats(&system, 4, &[&alice, &bob]).await;
+    let workers = [system.worker().await, system.worker().await];
+    send_many(&system, &chats, &alice, 0..100).await;
+    system.nats.server().kill().await;
+    send_many(&system, &chats, &alice, 100..200).await;
+    system
+        .nats
+        .server()
+        .start()
+        .await
+        .expect("nats-server starts again");
+    send_many(&system, &chats, &alice, 200..300).await;
+    system.wait_until_fanned_out().await;
+    let entries = system.wait_for_entries(&bob, 4 + 300).await;
+    check_order(&entries, &chats, 300);
+    for worker in workers {
+        worker.stop().await;
+    }
 }

@@ -211,13 +211,13 @@ async fn without_postgres_known_chats_go_on_and_others_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_others_take_for_dead_stops_until_it_is_seen_again() {
-    let system = System::start(1).await;
+    let mut system = System::start(1).await;
     let (alice, bob) = (system.register("alice").await, system.register("bob").await);
     let (chat_id, _) = system.chat(&[&alice.user_id, &bob.user_id]).await;
     let worker = system.worker().await;
     system.send(chat_id, &alice, "before").await;
     system.wait_until_fanned_out().await;
-    let pid = system.nats.pid().expect("it runs").to_string();
+    let pid = system.nats.server().pid().expect("it runs").to_string();
     let signal = |signal: &str| {
         let sent = Command::new("kill").args([signal, &pid]).status();
         assert!(sent.expect("there is a kill").success());
