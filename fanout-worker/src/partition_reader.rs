@@ -13,7 +13,7 @@ mod interface;
 mod pulls;
 mod work;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::chat_queue::{ChatKey, ChatQueue};
@@ -100,7 +100,7 @@ pub(crate) struct PartitionReader<D> {
     pulled_at: Instant,
     reset_at: Option<Instant>,
     queue: ChatQueue<Waiting<D>>,
-    running: HashMap<u64, Running<D>>,
+    running: BTreeMap<u64, Running<D>>,
     bytes: usize,
     finished: Finished,
     resets: u64,
@@ -125,7 +125,7 @@ impl<D> PartitionReader<D> {
             pulled_at: now,
             reset_at: None,
             queue: ChatQueue::default(),
-            running: HashMap::new(),
+            running: BTreeMap::new(),
             bytes: 0,
             finished: Finished::default(),
             resets: 0,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tidings_nats::{ConsumerStatus, DeliveryInfo};
 
 /// As in `nats/definitions/fanout.json`.
-const ACK_WAIT: Duration = Duration::from_mins(1);
+const ACK_WAIT: Duration = Duration::from_secs(6);
 const PIN_TIMEOUT: Duration = Duration::from_secs(5);
 const ACK_PENDING_MAX: usize = 4_096;
 

@@ -149,7 +149,7 @@ fn what_was_finished_before_is_only_acked() {
     let mut script = Script::reading();
     script.deliver(2, 1, 1, "a", &["start 1"]);
     script.check(Event::Finished { sequence: 1 }, &["ack 1.1"]);
-    // It comes once more after 60 s, then after a fresh start.
+    // It comes once more after the ack wait, then after a fresh start.
     script.deliver(2, 2, 1, "a", &["forget a", "ack 1.2"]);
     script.check(Event::Doubt, &["open 3"]);
     script.after(500, &["reset 3"]);
@@ -207,7 +207,7 @@ fn pulls_ask_for_no_more_than_fits_and_the_pin_is_renewed_meanwhile() {
     }
     script.status(2, 2, ConsumerStatus::Expired, &[]);
     script.after(1_600, &["renew"]);
-    script.after(1_000, &[]);
+    script.after(1_000, &["progress 1.1", "progress 2.2", "progress 3.3"]);
     script.after(600, &["renew"]);
     script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "pull 1022"]);
 }

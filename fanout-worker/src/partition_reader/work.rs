@@ -6,8 +6,8 @@ use tidings_nats::DeliveryInfo;
 
 use super::{Action, Delivery, PartitionReader, Running, Waiting};
 
-/// An event that waits or runs is said to be in progress at a third of the consumer's `ack_wait` of 60 s.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(20);
+/// An event that waits or runs is said to be in progress at a third of the consumer's `ack_wait` of 6 s.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 impl<D> PartitionReader<D> {
     /// A delivery in its place.

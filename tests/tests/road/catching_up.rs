@@ -1,5 +1,6 @@
 //! Catching up while others go on sending: no loss, no duplicate, no reordering.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -51,6 +52,25 @@ async fn send(mut sender: Device, chat_id: ChatId, rate: u64, stop: Arc<AtomicU6
     (chat_id, number)
 }
 
+/// What a client has stored that drops what it knows: the next number of each chat. Says which delivery it was.
+fn hear(next: &mut HashMap<ChatId, u64>, heard: &ServerFrame, seed: u64) -> Option<u64> {
+    match heard {
+        ServerFrame::NewMessage(message) => {
+            let number: u64 = message.message.parse().expect("a number");
+            let next = next.entry(message.chat_id).or_default();
+            assert!(
+                number <= *next,
+                "seed {seed}: {number} came before {next} in {}",
+                message.chat_id
+            );
+            *next = (*next).max(number + 1);
+            Some(message.delivery)
+        }
+        ServerFrame::ChatUpdate(update) => Some(update.delivery),
+        _ => None,
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_doubled_or_reordered_over_fifty_connections() {
     let seed = rand::random::<u64>();
@@ -69,33 +89,18 @@ async fn nothing_is_lost_doubled_or_reordered_over_fifty_connections() {
         senders.push(tokio::spawn(send(sender, chat_id, RATE / 4, stop.clone())));
     }
 
-    // What bob has stored, as a client that drops what it knows: the next number of each chat.
-    let mut next = std::collections::HashMap::<ChatId, u64>::new();
-    let mut hear = |heard: &ServerFrame| match heard {
-        ServerFrame::NewMessage(message) => {
-            let number: u64 = message.message.parse().expect("a number");
-            let next = next.entry(message.chat_id).or_default();
-            assert!(
-                number <= *next,
-                "seed {seed}: {number} came before {next} in {}",
-                message.chat_id
-            );
-            if number == *next {
-                *next += 1;
-            }
-            Some(message.delivery)
-        }
-        ServerFrame::ChatUpdate(update) => Some(update.delivery),
-        _ => None,
-    };
+    let mut next = HashMap::new();
     for _ in 0..CONNECTIONS {
         let gateway = rng.random_range(0..2);
         let mut device = Device::welcomed(system, gateway, &bob, Codec::Json).await;
         let leave_at = Instant::now() + Duration::from_millis(rng.random_range(0..400));
         let mut last = 0;
-        let mut seen_here = std::collections::HashSet::new();
-        while let Ok(delivery) =
-            tokio::time::timeout_at(leave_at, device.expect("a delivery", &mut hear)).await
+        let mut seen_here = HashSet::new();
+        while let Ok(delivery) = tokio::time::timeout_at(
+            leave_at,
+            device.expect("a delivery", |heard| hear(&mut next, heard, seed)),
+        )
+        .await
         {
             assert!(
                 seen_here.insert(delivery),
@@ -114,7 +119,7 @@ async fn nothing_is_lost_doubled_or_reordered_over_fifty_connections() {
         }
     }
     stop.store(1, Ordering::Relaxed);
-    let mut sent = std::collections::HashMap::new();
+    let mut sent = HashMap::new();
     for sender in senders {
         let (chat_id, count) = sender.await.expect("a sender goes on to its end");
         sent.insert(chat_id, count);
@@ -122,17 +127,21 @@ async fn nothing_is_lost_doubled_or_reordered_over_fifty_connections() {
     let total: u64 = sent.values().sum();
     assert!(total > 1_000, "only {total} were sent");
 
+    // Everything that was accepted, also what the workers have yet to fan out.
     let mut device = Device::welcomed(system, 0, &bob, Codec::Json).await;
-    loop {
-        let delivery = device
-            .expect("a delivery or caughtUp", |heard| match heard {
-                ServerFrame::CaughtUp(_) => Some(None),
-                heard => hear(heard).map(Some),
+    let mut left = total - next.values().sum::<u64>();
+    while left > 0 {
+        let (delivery, new) = device
+            .expect("the rest", |heard| {
+                let before: u64 = next.values().sum();
+                let delivery = hear(&mut next, heard, seed)?;
+                Some((delivery, next.values().sum::<u64>() - before))
             })
             .await;
-        let Some(delivery) = delivery else { break };
+        left -= new;
         device.confirm_through(delivery).await;
     }
+    device.until_caught_up().await;
     assert_eq!(next, sent, "seed {seed}");
     Stored::of(system)
         .await
