@@ -486,9 +486,12 @@ async fn request(gateway: Arc<Gateway>, session: Arc<SessionHandle>, frame: Clie
             server_time: Some(clock::now()),
             ..Reply::success(id)
         }),
-        ClientFrame::CreateAttachment(_) => Err(crate::unavailable::unavailable(
+        // Not retryable: this gateway will not learn it.
+        ClientFrame::CreateAttachment(_) => Err(Error::new(
+            ErrorCode::UnknownType,
             "attachments are not served by this version",
-        )),
+        )
+        .at("type")),
         ClientFrame::Hello(_) | ClientFrame::SendMessage(_) | ClientFrame::Received(_) => {
             unreachable!("handled by the session itself")
         }
