@@ -161,8 +161,8 @@ impl Screen {
 struct Writer {
     terminal: Arc<Terminal>,
     printer: Option<Box<dyn ExternalPrinter + Send>>,
-    /// The line at the bottom, if it can be amended there.
-    last: Option<LineId>,
+    /// The line at the bottom and its rows, if it can be amended there.
+    last: Option<(LineId, usize)>,
 }
 
 impl Writer {
@@ -192,8 +192,8 @@ impl Writer {
             .columns
             .as_ref()
             .map(|columns| columns.load(Ordering::Relaxed));
-        // In the last column the cursor's row is anybody's guess.
-        let one_row = |text: &str| columns.is_some_and(|columns| rows(text, columns - 1) == 1);
+        // A row that is full to the last column may or may not have begun the next one.
+        let rows_of = |text: &str| Some(rows(text, columns?.saturating_sub(1)));
         match out {
             Out::Line { text, dim } => {
                 self.last = None;
@@ -204,7 +204,7 @@ impl Writer {
                 }
             }
             Out::Own { id, text, typed } => {
-                self.last = one_row(&text).then_some(id);
+                self.last = rows_of(&text).map(|rows| (id, rows));
                 let untouched =
                     typed.filter(|typed| typed.written == self.terminal.written.load(Ordering::SeqCst));
                 match untouched {
@@ -212,14 +212,13 @@ impl Writer {
                     None => format!("{text}\n"),
                 }
             }
-            Out::Amend { id, text } => {
-                let here = self.last == Some(id) && one_row(&text);
-                if here {
-                    format!("\x1b[1A\r\x1b[2K{text}\n")
-                } else {
-                    format!("{text}\n")
+            Out::Amend { id, text } => match self.last {
+                Some((last, rows)) if last == id => {
+                    self.last = rows_of(&text).map(|rows| (id, rows));
+                    format!("\x1b[{rows}A\r\x1b[J{text}\n")
                 }
-            }
+                _ => format!("{text}\n"),
+            },
         }
     }
 }
@@ -277,7 +276,7 @@ mod tests {
         let mut writer = writer(Some(20));
         let typed = writer.terminal.typed("bob> ", "some words that wrap");
         assert_eq!(writer.compose(own(1, "hi …", typed)), "\x1b[2A\r\x1b[Jhi …\n");
-        assert_eq!(writer.compose(amend(1, "hi ✓")), "\x1b[1A\r\x1b[2Khi ✓\n");
+        assert_eq!(writer.compose(amend(1, "hi ✓")), "\x1b[1A\r\x1b[Jhi ✓\n");
         writer.compose(line("bob: yes"));
         assert_eq!(
             writer.compose(amend(1, "hi ✓")),
@@ -293,18 +292,9 @@ mod tests {
         writer.terminal.written.fetch_add(1, Ordering::SeqCst);
         assert_eq!(writer.compose(own(1, "hi …", typed)), "hi …\n");
         assert_eq!(
-            writer
-                .compose(own(2, "a line that is longer than twenty", None))
-                .matches('\x1b')
-                .count(),
-            0
+            writer.compose(own(2, "longer than twenty columns", None)),
+            "longer than twenty columns\n"
         );
-        assert_eq!(
-            writer
-                .compose(amend(2, "a line that is longer ✓"))
-                .matches('\x1b')
-                .count(),
-            0
-        );
+        assert_eq!(writer.compose(amend(2, "longer ✓")), "\x1b[2A\r\x1b[Jlonger ✓\n");
     }
 }
