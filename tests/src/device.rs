@@ -251,8 +251,8 @@ impl Device {
             let heard = match timeout(PATIENCE, self.next_frame()).await {
                 Ok(Ok(heard)) => heard,
                 Ok(Err(closed)) => panic!("{} waited for {what} and was {closed}", self.identity.user_id),
-                Err(_) => panic!(
-                    "{} never heard {what}; heard {:?}",
+                Err(elapsed) => panic!(
+                    "{elapsed}: {} never heard {what}; heard {:?}",
                     self.identity.user_id, self.earlier
                 ),
             };
@@ -343,8 +343,8 @@ impl Device {
         match timeout(PATIENCE, self.next_frame()).await {
             Ok(Ok(heard)) => heard,
             Ok(Err(closed)) => panic!("{} was {closed}", self.identity.user_id),
-            Err(_) => panic!(
-                "{} never heard anything; heard before {:?}",
+            Err(elapsed) => panic!(
+                "{elapsed}: {} never heard anything; heard before {:?}",
                 self.identity.user_id, self.earlier
             ),
         }

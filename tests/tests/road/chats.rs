@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use tidings_protocol::{
-    ChatKind, Codec, CreateChat, ErrorCode, GetChat, ListChats, MessageId, ModifyChatParticipants, Operation,
-    RequestId, Role, SendMessage, ServerFrame, UserId, You,
+    ChatKind, Codec, CreateChat, Error, ErrorCode, GetChat, ListChats, MessageId, ModifyChatParticipants,
+    Operation, Reply, RequestId, Role, SendMessage, ServerFrame, UserId, You,
 };
 use tidings_tests::{Device, Identity, System};
 use uuid::Uuid;
@@ -70,13 +70,12 @@ async fn a_chat_of_a_hundred_works() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_refusal_names_its_reason() {
+async fn a_chat_that_cannot_be_made_is_told_why() {
     let system = System::shared().await;
     let mut alice = Device::fresh(system, "alice").await;
     let mut bob = Device::fresh(system, "bob").await;
-    let mut stranger = Device::fresh(system, "stranger").await;
     let alice_id = alice.user_id();
-    let chat_id = alice
+    alice
         .create_group(&[bob.user_id(), alice_id.clone(), bob.user_id()])
         .await;
     assert_eq!(
@@ -110,11 +109,24 @@ async fn every_refusal_names_its_reason() {
         assert_eq!((error.code, error.field.as_deref()), (code, Some(field)));
     }
 
+    assert_eq!(bob.settle().await, []);
+}
+
+/// The code and the field of a refusal.
+fn refused(result: Result<Reply, Error>) -> (ErrorCode, String) {
+    let error = result.expect_err("refused");
+    (error.code, error.field.expect("a field"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_may_not_is_told_why() {
+    let system = System::shared().await;
+    let mut alice = Device::fresh(system, "alice").await;
+    let mut bob = Device::fresh(system, "bob").await;
+    let mut stranger = Device::fresh(system, "stranger").await;
+    let alice_id = alice.user_id();
+    let chat_id = alice.create_group(&[bob.user_id()]).await;
     let somebody = nobody("somebody");
-    let refused = |result: Result<_, tidings_protocol::Error>| {
-        let error = result.map(|_: tidings_protocol::Reply| ()).expect_err("refused");
-        (error.code, error.field.expect("a field"))
-    };
     let chat_field = |code| (code, "chatId".to_owned());
     assert_eq!(
         refused(bob.modify(chat_id, &somebody, Operation::Add).await),
