@@ -1,6 +1,6 @@
 //! A whole system of real servers and real processes, and people who use it: what the tests of this package share.
 //!
-//! Tests wait for conditions ([`eventually`], [`Device::expect`]), never for time.
+//! Tests wait for conditions ([`eventually()`], [`Device::expect`]), never for time.
 
 mod device;
 mod eventually;
