@@ -3,6 +3,9 @@
 
 mod chat;
 mod data_dir;
+mod decode;
+mod look;
+mod print;
 mod setup;
 mod token;
 mod up;
@@ -36,6 +39,11 @@ enum Command {
     Setup(setup::SetupArgs),
     Token(token::TokenArgs),
     Chat(chat::ChatArgs),
+    Where(look::WhereArgs),
+    Inbox(look::InboxArgs),
+    ChatInfo(look::ChatInfoArgs),
+    Clients(look::ClientsArgs),
+    Decode(decode::DecodeArgs),
     /// The WebSocket edge: clients connect here.
     Gateway(Box<GatewayConfig>),
     /// Stores the events of chats in inboxes.
@@ -52,6 +60,11 @@ pub fn main() -> ExitCode {
         Command::Setup(args) => setup::main(args),
         Command::Token(args) => token::main(args),
         Command::Chat(args) => chat::main(args),
+        Command::Where(args) => look::where_user(&args),
+        Command::Inbox(args) => look::inbox(&args),
+        Command::ChatInfo(args) => look::chat_info(&args),
+        Command::Clients(args) => look::clients(&args),
+        Command::Decode(args) => decode::main(&args),
         Command::Gateway(config) => {
             let common = config.common.clone();
             start::run("gateway", &common, |context| {

@@ -1,0 +1,160 @@
+//! Looking inside a running system: what the operators' commands share. They read, and change nothing.
+
+mod chat_info;
+mod clients;
+mod inbox;
+mod presence;
+mod where_user;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Arg;
+use tidings_metadata::Metadata;
+use tidings_nats::{Bus, Topology, setup};
+use tidings_protocol::Timestamp;
+use tidings_service::{CommonConfig, NatsConnection, NatsSettings, Secret};
+
+use crate::{DataDir, UpFile, print};
+
+pub(crate) use chat_info::{ChatInfoArgs, main as chat_info};
+pub(crate) use clients::{ClientsArgs, main as clients};
+pub(crate) use inbox::{InboxArgs, main as inbox};
+pub(crate) use where_user::{WhereArgs, main as where_user};
+
+/// For one question. An election of JetStream, at whose end a question is answered, takes less.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// A command asks one thing after the other.
+const POSTGRES_CONNECTIONS_MAX: u32 = 2;
+
+/// How a command finds the system, and for whom it answers.
+#[derive(Debug, clap::Args)]
+#[command(mut_args(only_connections))]
+pub(crate) struct LookArgs {
+    /// Print JSON, for programs.
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    dir: DataDir,
+
+    #[command(flatten)]
+    common: CommonConfig,
+}
+
+/// Hides the settings of a service that a command which only connects has no use for.
+fn only_connections(argument: Arg) -> Arg {
+    match argument.get_id().as_str() {
+        "dir"
+        | "nats_url"
+        | "nats_url_file"
+        | "nats_credentials_file"
+        | "postgres_url"
+        | "postgres_url_file" => argument.help_heading("Which system (--dir, or else the URLs)"),
+        "postgres_connections_max" | "admin_listen" | "log_format" | "log" | "drain_timeout" => {
+            argument.hide(true)
+        }
+        _ => argument,
+    }
+}
+
+/// A system that is looked into.
+#[derive(Debug)]
+struct Look {
+    bus: Bus,
+    topology: Topology,
+    metadata: Metadata,
+    /// Postgres' clock when the command began; ages are told by it.
+    now: Timestamp,
+    /// The connection, which ends with this.
+    _nats: NatsConnection,
+}
+
+impl LookArgs {
+    /// Connects to the system of --dir; else to what the URLs name; else to the system in the default folder.
+    async fn connect(&self) -> anyhow::Result<Look> {
+        let mut common = self.common.clone();
+        let urls = common.nats_url.is_some()
+            || common.nats_url_file.is_some()
+            || common.postgres_url.is_some()
+            || common.postgres_url_file.is_some();
+        if self.dir.given().is_some() || !urls {
+            let up = UpFile::read(&self.dir.path()?)?;
+            (common.nats_url, common.nats_url_file) = (Some(Secret::new(up.nats)), None);
+            (common.postgres_url, common.postgres_url_file) = (Some(Secret::new(up.postgres)), None);
+        }
+        Look::connect(&common).await
+    }
+}
+
+impl Look {
+    async fn connect(common: &CommonConfig) -> anyhow::Result<Self> {
+        let settings = NatsSettings::new(common)?;
+        let nats = NatsConnection::connect(&settings, "tidings-look").await?;
+        let bus = Bus::new(nats.client().clone());
+        let topology = setup::check(&bus)
+            .await
+            .with_context(|| format!("JetStream at {}", settings.describe()))?;
+        let url = common.postgres_url()?;
+        let metadata = Metadata::connect(url.expose(), POSTGRES_CONNECTIONS_MAX).context("--postgres-url")?;
+        let at = || format!("Postgres at {}", describe(url.expose()));
+        metadata.check_schema().await.with_context(at)?;
+        let now = metadata.clock().await.with_context(at)?;
+        Ok(Self {
+            bus,
+            topology,
+            metadata,
+            now,
+            _nats: nats,
+        })
+    }
+
+    /// How long ago something was, which is never in the future.
+    fn age(&self, then: Timestamp) -> Duration {
+        Duration::from_millis(u64::try_from(self.now.0 - then.0).unwrap_or(0))
+    }
+}
+
+/// A Postgres URL without its credentials and options.
+fn describe(url: &str) -> String {
+    url::Url::parse(url).map_or_else(
+        |_| "the given URL".to_owned(),
+        |url| {
+            let host = url.host_str().unwrap_or("localhost");
+            format!("{host}:{}{}", url.port().unwrap_or(5432), url.path())
+        },
+    )
+}
+
+/// Runs a command that prints what it found, as JSON or for people.
+fn run<T: serde::Serialize>(
+    args: &LookArgs,
+    find: impl AsyncFnOnce(&Look) -> anyhow::Result<T>,
+    show: impl FnOnce(&Look, &T) -> String,
+) -> ExitCode {
+    crate::block_on(async {
+        let look = args.connect().await?;
+        let found = find(&look).await?;
+        if args.json {
+            print::json(&found)
+        } else {
+            print::text(&show(&look, &found))
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_postgres_url_is_described_without_its_password() {
+        assert_eq!(
+            describe("postgres://tidings:hunter2@db:6432/tidings?sslmode=require"),
+            "db:6432/tidings"
+        );
+        assert_eq!(describe("postgres://db/tidings"), "db:5432/tidings");
+        assert_eq!(describe("hunter2"), "the given URL");
+    }
+}
