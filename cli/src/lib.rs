@@ -1,6 +1,7 @@
 //! The `tidings` command: every service as a subcommand, `up` to run them all on one machine, and what looks
 //! inside a running system.
 
+mod bench;
 mod chat;
 mod data_dir;
 mod decode;
@@ -44,6 +45,7 @@ enum Command {
     ChatInfo(look::ChatInfoArgs),
     Clients(look::ClientsArgs),
     Decode(decode::DecodeArgs),
+    Bench(bench::BenchArgs),
     /// The WebSocket edge: clients connect here.
     Gateway(Box<GatewayConfig>),
     /// Stores the events of chats in inboxes.
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::ChatInfo(args) => look::chat_info(&args),
         Command::Clients(args) => look::clients(&args),
         Command::Decode(args) => decode::main(&args),
+        Command::Bench(args) => bench::main(args),
         Command::Gateway(config) => {
             let common = config.common.clone();
             start::run("gateway", &common, |context| {
@@ -102,7 +105,7 @@ fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidings: {error:#}");
+            eprintln!("tidings: {}", print::error(&error));
             ExitCode::FAILURE
         }
     }

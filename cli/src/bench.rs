@@ -1,0 +1,49 @@
+//! `tidings bench`: a load generator. It puts load on a running system over real WebSockets, checks that nothing
+//! is lost, doubled or out of order, and says what it took.
+
+mod client;
+mod fleet;
+mod idle;
+mod latency;
+mod ledger;
+mod observed;
+mod plan;
+mod processes;
+mod rate;
+mod report;
+mod target;
+
+use std::process::ExitCode;
+
+/// Loads a running system, checks that nothing is lost or doubled, and says what it took.
+///
+/// Start the system with `tidings up --rate-limits off`, and build both with `cargo build --release`. The users
+/// `bench-0`, `bench-1`, … are made on first use and used again; each run makes chats of its own. What goes on is
+/// told on standard error, the result is a table on standard output. Ends with an error when anything is missing,
+/// doubled, out of order or refused.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Scenario {
+    Rate(rate::RateArgs),
+    Idle(idle::IdleArgs),
+}
+
+pub(crate) fn main(args: BenchArgs) -> ExitCode {
+    crate::block_on(async move {
+        match args.scenario {
+            Scenario::Rate(args) => rate::run(args).await,
+            Scenario::Idle(args) => idle::run(args).await,
+        }
+    })
+}
+
+/// Tells people, on standard error, what goes on. A closed standard error is no reason to stop.
+fn say(line: &str) {
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}

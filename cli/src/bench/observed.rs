@@ -1,0 +1,126 @@
+//! What all clients of the load generator have seen, and the load they work on.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tidings_protocol::ChatId;
+
+use super::ledger::Ledger;
+use super::plan::{Plan, Run};
+
+/// Connections whose end is told one by one; of the others only the number is.
+const LOSSES_TOLD: usize = 5;
+
+/// Shared by all clients.
+#[derive(Debug, Default)]
+pub(crate) struct Observed {
+    /// Clients that are up to date.
+    pub(crate) caught_up: AtomicU64,
+    /// Changes of chats that were made in this run.
+    pub(crate) chat_updates: AtomicU64,
+    /// Messages, of whatever run.
+    pub(crate) messages: AtomicU64,
+    /// Times that the server said that an inbox had lost something.
+    pub(crate) trimmed: AtomicU64,
+    /// Notices of the server, such as that a window is full.
+    pub(crate) notices: AtomicU64,
+    losses: Mutex<Vec<String>>,
+    run_name: OnceLock<String>,
+    load: OnceLock<Load>,
+}
+
+/// The load, once it is known.
+#[derive(Debug)]
+pub(crate) struct Load {
+    pub(crate) run: Run,
+    pub(crate) plan: Arc<Plan>,
+    /// In the order of [`Plan::chats`].
+    pub(crate) chat_ids: Vec<ChatId>,
+    /// The text of every message.
+    pub(crate) body: String,
+    /// When the first message is due.
+    pub(crate) start: Instant,
+    ledger: Mutex<Ledger>,
+}
+
+impl Load {
+    pub(crate) fn new(
+        run: Run,
+        plan: Arc<Plan>,
+        chat_ids: Vec<ChatId>,
+        body: String,
+        start: Instant,
+    ) -> Self {
+        Self {
+            run,
+            chat_ids,
+            body,
+            start,
+            ledger: Mutex::new(Ledger::new(Arc::clone(&plan))),
+            plan,
+        }
+    }
+
+    /// Held for one note each time.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    /// Time since the first message was due.
+    pub(crate) fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+impl Observed {
+    /// Chats with this name are of this run. Said once, before the first of them is made.
+    pub(crate) fn name_run(&self, name: String) {
+        self.run_name.get_or_init(|| name);
+    }
+
+    /// The name of the chats of this run.
+    pub(crate) fn run_name(&self) -> Option<&String> {
+        self.run_name.get()
+    }
+
+    /// From now on clients work on this load. Once.
+    pub(crate) fn begin(&self, load: Load) -> &Load {
+        self.load.get_or_init(|| load)
+    }
+
+    /// The load, once there is one.
+    pub(crate) fn load(&self) -> Option<&Load> {
+        self.load.get()
+    }
+
+    /// A connection has ended that should not have.
+    pub(crate) fn lost(&self, who: &str, why: &str) {
+        let mut losses = lock(&self.losses);
+        if losses.len() < LOSSES_TOLD {
+            super::say(&format!("{who} has lost its connection: {why}"));
+        }
+        losses.push(format!("{who}: {why}"));
+    }
+
+    /// How many connections have ended that should not have.
+    pub(crate) fn losses(&self) -> usize {
+        lock(&self.losses).len()
+    }
+}
+
+/// One more.
+pub(crate) fn count(counter: &AtomicU64) {
+    // Relaxed: a count on its own, and whoever reads it reads it again until it is what it must become.
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// As it is now.
+pub(crate) fn read(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Counts are whole at every moment.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,152 @@
+//! The system under load: where it listens, how to log in, which processes it is made of.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tidings_protocol::{Codec, UserId};
+use tidings_service::Secret;
+
+use crate::token::{client_id, sign};
+use crate::{DataDir, UpFile, UpProcess};
+
+/// The device of each user; its client id is derived from both names, so that it is the same in each run.
+const DEVICE: &str = "bench";
+/// Longer than any run, so that no token expires within one.
+const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+/// Files that are open beside the sockets: the runtime's, the standard streams, what `/proc` is read through.
+const FILES_BESIDE: u64 = 64;
+
+/// Options that every scenario has.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TargetArgs {
+    #[command(flatten)]
+    dir: DataDir,
+
+    /// A gateway's URL, where `tidings up` does not run the system; several share the clients.
+    ///
+    /// Memory and CPU time of its processes are not known then.
+    #[arg(long = "url", value_name = "URL", value_delimiter = ',')]
+    urls: Vec<String>,
+
+    /// With `--url`: the secret that tokens are signed with (HS256).
+    #[arg(long, value_name = "TEXT", env = "TIDINGS_JWT_SECRET", hide_env_values = true)]
+    secret: Option<Secret>,
+
+    /// The subprotocol.
+    #[arg(long, value_enum, default_value_t = CodecName::Json)]
+    codec: CodecName,
+
+    /// The users are PREFIX-0, PREFIX-1 and so on.
+    #[arg(long, default_value = "bench", value_name = "PREFIX")]
+    prefix: String,
+
+    /// How many connections are opened at the same time.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connecting: u32,
+
+    /// Writes the result there, too.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
+enum CodecName {
+    Json,
+    Postcard,
+}
+
+impl TargetArgs {
+    /// The subprotocol, as the option names it.
+    pub(crate) const fn codec_name(&self) -> &'static str {
+        match self.codec {
+            CodecName::Json => "json",
+            CodecName::Postcard => "postcard",
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Target {
+    pub(crate) codec: Codec,
+    /// How many connections are opened at the same time.
+    pub(crate) connecting: usize,
+    /// Empty where they are not known.
+    pub(crate) processes: Vec<UpProcess>,
+    urls: Vec<String>,
+    secret: Secret,
+    prefix: String,
+}
+
+/// One client to connect.
+pub(crate) struct Login {
+    pub(crate) user: UserId,
+    pub(crate) url: String,
+    pub(crate) token: String,
+}
+
+impl Target {
+    /// Looks it up. Nothing is connected yet.
+    pub(crate) fn open(args: &TargetArgs) -> anyhow::Result<Self> {
+        let (urls, secret, processes) = if args.urls.is_empty() {
+            let up = UpFile::read(&args.dir.path()?)?;
+            (up.ws, Secret::new(up.jwt_secret), up.processes)
+        } else {
+            let secret = args
+                .secret
+                .clone()
+                .context("--url needs --secret, to sign tokens with")?;
+            (args.urls.clone(), secret, Vec::new())
+        };
+        if urls.is_empty() {
+            bail!("the system has no gateway");
+        }
+        let codec = match args.codec {
+            CodecName::Json => Codec::Json,
+            CodecName::Postcard => Codec::Postcard,
+        };
+        let target = Self {
+            codec,
+            connecting: args.connecting as usize,
+            processes,
+            urls,
+            secret,
+            prefix: args.prefix.clone(),
+        };
+        target.user(u32::MAX)?;
+        Ok(target)
+    }
+
+    /// A user of the load generator.
+    pub(crate) fn user(&self, index: u32) -> anyhow::Result<UserId> {
+        UserId::new(&format!("{}-{index}", self.prefix)).context("--prefix")
+    }
+
+    /// What a client needs to connect. Clients are spread over the gateways.
+    pub(crate) fn login(&self, index: u32) -> anyhow::Result<Login> {
+        let user = self.user(index)?;
+        let token = sign(
+            self.secret.expose(),
+            &user,
+            client_id(&user, DEVICE),
+            TOKEN_LIFETIME,
+        )?;
+        let url = self.urls[index as usize % self.urls.len()].clone();
+        Ok(Login { user, url, token })
+    }
+}
+
+/// Lets this process have so many sockets, or says that it may not.
+pub(crate) fn allow_sockets(count: u32) -> anyhow::Result<()> {
+    let needed = u64::from(count) + FILES_BESIDE;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
+    if soft >= needed {
+        return Ok(());
+    }
+    if hard < needed {
+        bail!("{count} clients need {needed} open files, and the limit is {hard}: raise it with `ulimit -n`");
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, needed, hard).context("cannot raise the limit of open files")
+}
