@@ -10,13 +10,18 @@ use tidings_metadata::Metadata;
 use tidings_nats::setup::{Change, SetupError, SetupOptions};
 use tidings_nats::{ApiError, Bus};
 use tidings_service::{CommonConfig, NatsConnection, NatsSettings, Secret};
+use tokio::time::{Instant, sleep};
 
 use crate::{DataDir, UpFile};
 
 /// For the question how many copies there are.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a setup without an answer is tried.
-const TRIES_MAX: u32 = 3;
+/// How long what may pass is tried again.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Error code of a cluster that has too few servers for the copies, or knows of too few yet.
+const NO_SUITABLE_PEERS: u16 = 10005;
 /// Error code of a stream that does not exist.
 const STREAM_NOT_FOUND: u16 = 10059;
 
@@ -111,20 +116,22 @@ pub(crate) async fn apply_streams(
         replicas,
         ..SetupOptions::default()
     };
-    let mut tries_left = TRIES_MAX;
+    let began = Instant::now();
     loop {
-        tries_left -= 1;
         match tidings_nats::setup::apply(&bus, &options, dry_run).await {
-            // A cluster that has just started is still electing; what was done stays done.
-            Err(SetupError::Api {
-                what,
-                error: ApiError::Timeout | ApiError::NoResponders(_),
-            }) if tries_left > 0 => {
-                eprintln!("{what}: no answer in time, trying again");
-            }
+            // What was done stays done.
+            Err(error) if may_pass(&error) && began.elapsed() < PATIENCE => sleep(PAUSE).await,
             result => return Ok(result?),
         }
     }
+}
+
+/// Whether it may be because a cluster has just started: servers elect, and do not know each other yet.
+fn may_pass(error: &SetupError) -> bool {
+    let SetupError::Api { error, .. } = error else {
+        return false;
+    };
+    matches!(error, ApiError::Timeout | ApiError::NoResponders(_)) || error.code() == Some(NO_SUITABLE_PEERS)
 }
 
 /// How many copies CHATS has, if there is one.

@@ -4,7 +4,7 @@ use std::fs::{Metadata, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use etcetera::base_strategy::{BaseStrategy as _, Xdg};
 
 use crate::account::Account;
@@ -29,6 +29,20 @@ fn choose(of_user: impl Fn(&Xdg) -> PathBuf, of_system: &str) -> anyhow::Result<
         (None, dir) => dir.context("the user has no home folder: say where with --dir"),
         (Some(account), Some(dir)) if barrier(&dir, account).is_none() => Ok(dir),
         (Some(_), _) => Ok(PathBuf::from(of_system)),
+    }
+}
+
+/// Refuses a place that the account of Postgres, if it is another than ours, may not reach. The last part of the
+/// path is not looked at.
+pub fn check_way_of_postgres(path: &Path) -> anyhow::Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    match Account::for_postgres()?.and_then(|account| barrier(parent, account)) {
+        None => Ok(()),
+        Some(folder) => bail!(
+            "Postgres cannot run as root, and `nobody`, as whom it runs instead, may not enter {}: choose another \
+             folder with --dir, or start as another user",
+            folder.display()
+        ),
     }
 }
 

@@ -16,7 +16,7 @@ mod server;
 mod version;
 
 pub use find::{Finder, NatsProgram, PostgresPrograms};
-pub use folders::{default_cache_dir, default_data_dir, let_postgres_through};
+pub use folders::{check_way_of_postgres, default_cache_dir, default_data_dir, let_postgres_through};
 pub use identity::{started, stop_leftover};
 pub use nats::{NatsCluster, NatsOptions, NatsPorts, NatsSecrets, NatsServer};
 pub use port::{free_ports, is_free};

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::account::Account;
 use crate::find::{Finder, PostgresPrograms};
-use crate::folders::barrier;
+use crate::folders::check_way_of_postgres;
 use crate::port::free_ports;
 use crate::probe::Probe;
 use crate::secret::new_secret;
@@ -79,9 +79,7 @@ impl Postgres {
     /// started. Blocks for the second or two that the first time takes.
     pub fn prepare(programs: &PostgresPrograms, options: &PostgresOptions) -> anyhow::Result<Self> {
         let account = Account::for_postgres()?;
-        if let Some(account) = account {
-            reachable(&options.data, account)?;
-        }
+        check_way_of_postgres(&options.data)?;
         if !options.data.exists() {
             make_data(programs, options, account)?;
         }
@@ -199,18 +197,6 @@ fn prepare_temp() -> anyhow::Result<Postgres> {
         _temp: Some(temp),
         ..postgres
     })
-}
-
-/// Says which folder keeps Postgres from its data.
-fn reachable(data: &Path, account: Account) -> anyhow::Result<()> {
-    let parent = data.parent().unwrap_or(data);
-    match barrier(parent, account) {
-        None => Ok(()),
-        Some(folder) => bail!(
-            "Postgres cannot run as root, and `nobody`, as whom it runs instead, may not enter {}: choose another folder with --dir, or start as another user",
-            folder.display()
-        ),
-    }
 }
 
 fn give(path: &Path, account: Account) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use tidings_stack::{let_postgres_through, started, stop_leftover, write_private};
+use tidings_stack::{check_way_of_postgres, let_postgres_through, started, stop_leftover, write_private};
 
 use super::say::say;
 use crate::UpFile;
@@ -47,6 +47,7 @@ impl ProcessRecord {
 impl Folder {
     /// Makes the folder if need be and locks it.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
+        check_way_of_postgres(path)?;
         if !path.exists() {
             fs::create_dir_all(path).with_context(|| format!("cannot make the folder {}", path.display()))?;
         }

@@ -213,7 +213,7 @@ impl System {
             .collect();
         if !names.is_empty() {
             say(&format!(
-                "{} answer ({:.1} s)",
+                "{} up after {:.1} s",
                 names.join(", "),
                 began.elapsed().as_secs_f64()
             ));

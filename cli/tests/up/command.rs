@@ -108,12 +108,21 @@ pub(crate) fn process<'a>(up: &'a UpFile, name: &str) -> &'a UpProcess {
     process.unwrap_or_else(|| panic!("no process {name} in {up:?}"))
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end, which must come by itself.
 pub(crate) fn run(mut command: Command) -> Output {
     command
         .stdin(Stdio::null())
-        .output()
-        .expect("the command was built")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the command was built");
+    let began = Instant::now();
+    while child.try_wait().expect("it is our child").is_none() {
+        if began.elapsed() > PATIENCE {
+            child.kill().expect("it is our child");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.wait_with_output().expect("it is our child")
 }
 
 /// Waits until something is so.

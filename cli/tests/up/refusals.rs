@@ -107,3 +107,26 @@ fn a_server_that_answers_and_does_not_run() {
         )
     );
 }
+
+/// Only root has to run Postgres as somebody else.
+#[test]
+fn a_folder_that_postgres_may_not_reach() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return;
+    }
+    let folder = Folder::new();
+    let closed = folder.path();
+    fs::set_permissions(closed, fs::Permissions::from_mode(0o700)).expect("it is ours");
+    let dir = closed.join("system");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+    command.arg("up").arg("--dir").arg(&dir);
+    assert_eq!(
+        refused(command),
+        format!(
+            "tidings: Postgres cannot run as root, and `nobody`, as whom it runs instead, may not enter {}: choose \
+             another folder with --dir, or start as another user",
+            closed.display()
+        )
+    );
+    assert!(!dir.exists(), "nothing was made");
+}
