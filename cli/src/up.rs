@@ -1,8 +1,10 @@
 //! `tidings up`: the whole system on one machine, as real processes that are kept running.
 
+mod announce;
 mod board;
 mod folder;
 mod logs;
+mod progress;
 mod say;
 mod services;
 mod state;

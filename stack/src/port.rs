@@ -2,33 +2,39 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-
-use rand::RngExt as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Below the range from which systems take the ports of outgoing connections (32768 on Linux, 49152 elsewhere):
 /// while a server is down, a client that tries to connect again and again can be given the server's very port, be
 /// connected to itself, and keep the server from coming back.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
-/// How many ports are tried before something else must be wrong.
-const TRIES_MAX: usize = 1000;
+/// How far apart processes with neighbouring ids begin to look. The golden section of the range keeps many of them
+/// apart: processes that start at the same time would else take what another has found and not yet bound.
+const STRIDE: u32 = 4583;
+
+/// How many ports this process has looked at.
+static LOOKED_AT: AtomicU32 = AtomicU32::new(0);
 
 /// `count` different ports of 127.0.0.1 that nobody listens on now. They are only taken by who binds them: another
 /// process may come first, seldom enough that starting again with other ports is the answer.
 pub fn free_ports(count: usize) -> io::Result<Vec<u16>> {
-    let mut random = rand::rng();
+    let length = u32::from(RANGE.end - RANGE.start);
     let mut listeners = Vec::with_capacity(count);
-    let mut error = None;
-    for _ in 0..TRIES_MAX {
+    for _ in 0..length {
         if listeners.len() == count {
             break;
         }
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, random.random_range(RANGE))) {
-            Ok(listener) => listeners.push(listener),
-            Err(refused) => error = Some(refused),
+        let number = LOOKED_AT.fetch_add(1, Ordering::Relaxed);
+        let offset = std::process::id().wrapping_mul(STRIDE).wrapping_add(number) % length;
+        let port = RANGE.start + u16::try_from(offset).expect("the range is one of ports");
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            listeners.push(listener);
         }
     }
     if listeners.len() < count {
-        return Err(error.unwrap_or_else(|| io::Error::other("no free port found")));
+        return Err(io::Error::other(format!(
+            "127.0.0.1 has no {count} free ports in {RANGE:?}"
+        )));
     }
     listeners
         .iter()

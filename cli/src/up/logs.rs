@@ -34,3 +34,30 @@ fn put_aside(log: &Path) -> std::io::Result<()> {
     fs::copy(log, log.with_extension("log.1"))?;
     OpenOptions::new().write(true).open(log)?.set_len(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_long_log_is_put_aside_while_it_is_written() {
+        let folder = tempfile::tempdir().expect("the temporary folder is writable");
+        let log = folder.path().join("gateway-1.log");
+        let aside = folder.path().join("gateway-1.log.1");
+        let mut writer = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("the folder is writable");
+        writer.set_len(BYTES_MAX).expect("the disk has room for a hole");
+        put_aside(&log).expect("the folder is writable");
+        assert!(!aside.exists(), "it is not long yet");
+        writer.write_all(b"x").expect("the folder is writable");
+        put_aside(&log).expect("the folder is writable");
+        writer.write_all(b"y").expect("the folder is writable");
+        assert_eq!(fs::read(&log).expect("it is there"), b"y");
+        assert_eq!(fs::metadata(&aside).expect("it is there").len(), BYTES_MAX + 1);
+    }
+}

@@ -1,35 +1,29 @@
 //! The system as a whole: started from below to above, stopped from above to below.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::{join_all, try_join_all};
-use tidings_nats::setup::Change;
 use tidings_service::NatsSettings;
 use tidings_stack::{
     Finder, NatsOptions, NatsProgram, NatsServer, Postgres, PostgresOptions, PostgresPrograms, Server,
 };
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::UpArgs;
+use super::announce::announce;
 use super::board::Board;
 use super::folder::Folder;
 use super::logs;
+use super::progress::{ready, with_progress};
 use super::say::say;
 use super::services::{self, Bases, Service};
 use super::state::State;
 use super::supervisor::{STOP_PATIENCE, Supervised, supervise};
-use super::{Switch, UpArgs};
 use crate::{UpFile, setup};
-
-/// How long one process may take to answer at the first start. Postgres may have to replay much after a crash.
-const READY_PATIENCE: Duration = Duration::from_mins(2);
-/// Whoever waits longer than this is told for what.
-const SLOW: Duration = Duration::from_secs(3);
 
 /// Everything that runs, by layers: what is in a later one needs the earlier ones.
 pub(crate) struct System {
@@ -274,22 +268,6 @@ async fn find(dir: &Path) -> anyhow::Result<Programs> {
     found.await?
 }
 
-/// Waits until a process answers, and says so when that is slow.
-async fn ready(server: &mut Server) -> anyhow::Result<()> {
-    let began = Instant::now();
-    loop {
-        let left = READY_PATIENCE.saturating_sub(began.elapsed());
-        if let Ok(ready) = timeout(SLOW, server.ready(left)).await {
-            return ready;
-        }
-        say(&format!(
-            "waiting for {}: {}",
-            server.spec().name,
-            server.unready()
-        ));
-    }
-}
-
 /// Stops the processes of a layer in order, side by side.
 async fn stop_layer(layer: Layer) {
     for process in &layer {
@@ -310,49 +288,4 @@ fn candidates(services: Vec<Service>) -> Vec<Candidate> {
 /// URLs of all servers, separated by commas.
 fn urls(servers: &[NatsServer], of: fn(&NatsServer) -> String) -> String {
     servers.iter().map(of).collect::<Vec<_>>().join(",")
-}
-
-/// Waits for a part of the setup and says how it goes when that takes long.
-async fn with_progress(
-    what: &str,
-    work: impl Future<Output = anyhow::Result<Vec<Change>>>,
-) -> anyhow::Result<()> {
-    let began = Instant::now();
-    tokio::pin!(work);
-    let changes = loop {
-        if let Ok(changes) = timeout(SLOW, &mut work).await {
-            break changes?;
-        }
-        say(&format!("{what} ({:.0} s)", began.elapsed().as_secs_f64()));
-    };
-    if !changes.is_empty() {
-        let seconds = began.elapsed().as_secs_f64();
-        say(&format!("{what}: {} changes ({seconds:.1} s)", changes.len()));
-    }
-    Ok(())
-}
-
-/// Says that it is ready, where people and where programs look, and what to try.
-fn announce(ws: &[String], args: &UpArgs, took: Duration) {
-    let program = std::env::args_os().next().unwrap_or_else(|| "tidings".into());
-    let program = program.to_string_lossy();
-    let dir = match args.dir.given() {
-        Some(dir) => format!(" --dir {}", dir.display()),
-        None => String::new(),
-    };
-    say(&format!(
-        "everything runs after {:.1} s. In two other terminals, try:\n  \
-         {program} chat{dir} --user alice --with bob\n  \
-         {program} chat{dir} --user bob --with alice\n\
-         A token for your own client: {program} token{dir} --user alice\n\
-         Ctrl-C stops everything.",
-        took.as_secs_f64()
-    ));
-    if args.rate_limits == Switch::Off {
-        say("rate limits are off");
-    }
-    let url = ws.first().map_or("", String::as_str);
-    // Whoever started us may have closed its end; that is no reason to stop.
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "ready {url}").and_then(|()| out.flush());
 }
