@@ -39,7 +39,7 @@ pub(crate) fn main(args: &DecodeArgs) -> ExitCode {
     match decode(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidings: {error:#}");
+            eprintln!("tidings: {}", print::error(&error));
             ExitCode::FAILURE
         }
     }

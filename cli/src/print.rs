@@ -68,6 +68,20 @@ pub(crate) fn age(age: Duration) -> String {
     }
 }
 
+/// An error and its causes in one sentence. Many say their cause themselves; it is not said twice.
+pub(crate) fn error(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// `1 entry`, `2 entries`.
 pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
@@ -98,6 +112,15 @@ mod tests {
         ] {
             assert_eq!(age(Duration::from_secs(seconds)), text);
         }
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = anyhow::anyhow!("refused").context("no connection: refused");
+        assert_eq!(
+            error(&cause.context("Postgres at db")),
+            "Postgres at db: no connection: refused"
+        );
     }
 
     #[test]
