@@ -2,6 +2,7 @@
 
 mod arrivals;
 mod connection;
+mod interrupts;
 mod opening;
 mod sending;
 mod typing;
@@ -23,6 +24,7 @@ use crate::chat::history::History;
 use crate::chat::input::Input;
 use crate::chat::operation::Running;
 use crate::chat::screen::{LineId, Screen};
+use crate::chat::talk::interrupts::Interrupts;
 use crate::chat::text::clean;
 
 /// Lines of a chat that are shown when it is opened.
@@ -72,6 +74,7 @@ pub(crate) struct Talk {
     sending: FuturesUnordered<BoxFuture<'static, Sent>>,
     /// The devices of which one may be replaced.
     too_many: Vec<ClientInfo>,
+    interrupts: Interrupts,
     connection: Connection,
     caught_up: bool,
     input_ended: bool,
@@ -114,6 +117,7 @@ impl Talk {
             operation: None,
             sending: FuturesUnordered::new(),
             too_many: Vec::new(),
+            interrupts: Interrupts::new()?,
             connection: Connection::Never,
             caught_up: false,
             input_ended: false,
@@ -156,6 +160,12 @@ impl Talk {
         if let Some(event) = self.ahead.pop_front() {
             return self.take_event(event);
         }
+        if self.input_ended && !self.too_many.is_empty() {
+            bail!(
+                "{} has too many devices: say which to remove with --replace",
+                self.user
+            );
+        }
         let label = &self.book;
         let prompt = || match self.open {
             Some(chat_id) => format!("{}> ", label.label(chat_id)),
@@ -182,8 +192,7 @@ impl Talk {
             }
             Some(sent) = self.sending.next() => self.take_sent(sent)?,
             () = self.screen.terminal().gone() => return Ok(false),
-            interrupted = interrupt() => {
-                interrupted?;
+            () = self.interrupts.next() => {
                 if self.operation.is_none() || self.early.is_some() {
                     return Ok(false);
                 }
@@ -239,14 +248,4 @@ fn messages(count: usize) -> String {
 fn now() -> Timestamp {
     let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(elapsed.as_millis() as i64)
-}
-
-async fn interrupt() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        result = tokio::signal::ctrl_c() => result?,
-        _ = terminate.recv() => {}
-    }
-    Ok(())
 }
