@@ -8,5 +8,6 @@ mod hostile;
 mod minimal_client;
 mod retries;
 mod stopping;
+mod terminal;
 mod tokens;
 mod two_people;
