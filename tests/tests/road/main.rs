@@ -3,6 +3,7 @@
 mod away;
 mod catching_up;
 mod chats;
+mod client_library;
 mod clients;
 mod hostile;
 mod minimal_client;
