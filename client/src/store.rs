@@ -82,3 +82,100 @@ pub trait Store: Send + 'static {
     /// Remembers all of it or nothing. When this returns, it is remembered. `now` dates messages.
     fn commit(&mut self, changes: &[Change], now: Timestamp) -> Result<(), StoreError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use tidings_protocol::SendMessage;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const DAY: i64 = 24 * 60 * 60 * 1_000;
+
+    fn message(number: u128) -> Known {
+        Known::Message {
+            chat_id: ChatId(Uuid::from_u128(1)),
+            client_id: ClientId(Uuid::from_u128(2)),
+            message_id: MessageId(Uuid::from_u128(number)),
+        }
+    }
+
+    fn update(version: u64) -> Known {
+        Known::Update {
+            chat_id: ChatId(Uuid::from_u128(1)),
+            version,
+        }
+    }
+
+    fn queued(position: u64) -> Queued {
+        let frame = ClientFrame::SendMessage(SendMessage {
+            id: 9,
+            chat_id: ChatId(Uuid::from_u128(1)),
+            message_id: MessageId(Uuid::from_u128(position.into())),
+            message: format!("message {position}"),
+            attachments: Vec::new(),
+        });
+        Queued { position, frame }
+    }
+
+    /// Runs a check on both.
+    fn each(check: impl Fn(&mut dyn Store)) {
+        check(&mut MemoryStore::default());
+        let folder = tempfile::tempdir().expect("a folder");
+        check(&mut DiskStore::open(folder.path().join("store.redb")).expect("opened"));
+    }
+
+    #[test]
+    fn messages_are_known_for_a_month_and_a_day() {
+        each(|store| {
+            store
+                .commit(&[Change::Know(message(1))], Timestamp(0))
+                .expect("stored");
+            // Once more does not make it younger.
+            store
+                .commit(&[Change::Know(message(1))], Timestamp(30 * DAY))
+                .expect("stored");
+            assert!(store.knows(&message(1)).expect("read"));
+            assert!(!store.knows(&message(2)).expect("read"));
+            store
+                .commit(&[Change::Know(message(2))], Timestamp(31 * DAY))
+                .expect("stored");
+            assert!(store.knows(&message(1)).expect("read"));
+            store
+                .commit(&[Change::Know(message(3))], Timestamp(31 * DAY + 1))
+                .expect("stored");
+            assert!(!store.knows(&message(1)).expect("read"));
+            assert!(store.knows(&message(2)).expect("read"));
+        });
+    }
+
+    #[test]
+    fn versions_only_grow() {
+        each(|store| {
+            assert!(!store.knows(&update(1)).expect("read"));
+            let changes = [8, 7].map(|version| Change::Know(update(version)));
+            store.commit(&changes, Timestamp(0)).expect("stored");
+            for (version, known) in [(7, true), (8, true), (9, false)] {
+                assert_eq!(store.knows(&update(version)).expect("read"), known, "{version}");
+            }
+        });
+    }
+
+    #[test]
+    fn what_waits_stays_in_order_until_it_is_settled() {
+        each(|store| {
+            let changes = [10, 9, 2].map(|position| Change::Queue(queued(position)));
+            store.commit(&changes, Timestamp(0)).expect("stored");
+            store
+                .commit(&[Change::Settle(9), Change::Settle(77)], Timestamp(0))
+                .expect("stored");
+            assert_eq!(store.queued().expect("read"), [queued(2), queued(10)]);
+        });
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_named() {
+        let error = DiskStore::open("/nowhere/at/all.redb").expect_err("no folder");
+        assert!(error.to_string().starts_with("/nowhere/at/all.redb: "), "{error}");
+    }
+}
