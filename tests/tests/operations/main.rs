@@ -1,0 +1,9 @@
+//! What operators see: the real `nats` command, the commands that look inside, and the guide that tells of both.
+
+mod guide;
+mod inboxes;
+mod look;
+mod nats_command;
+mod scene;
+mod settings;
+mod shell;
