@@ -32,17 +32,16 @@ pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) -> String {
         })
         .collect();
     let line = |cells: &dyn Fn(usize) -> String| {
-        let mut line = String::new();
-        for (column, width) in widths.iter().enumerate() {
+        let cells = widths.iter().enumerate().map(|(column, width)| {
             let cell = cells(column);
             let padding = " ".repeat(width - cell.width());
             if titles[column].starts_with('>') {
-                line += &format!("{padding}{cell}  ");
+                padding + &cell
             } else {
-                line += &format!("{cell}{padding}  ");
+                cell + &padding
             }
-        }
-        line.trim_end().to_owned() + "\n"
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
     let mut text = line(&|column| title(column).to_owned());
     for row in rows {

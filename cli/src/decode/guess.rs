@@ -46,9 +46,10 @@ impl Kind {
     /// What is on a subject.
     pub(crate) fn on(subject: &str) -> Option<Self> {
         let mut tokens = subject.split('.');
+        let is_mark = tokens.clone().count() == 5 && tokens.clone().next_back() == Some("lost");
         Some(match tokens.next()? {
             "chat" | "dead" => Self::Event,
-            "inbox" if tokens.clone().count() == 4 && subject.ends_with(".lost") => Self::Lost,
+            "inbox" if is_mark => Self::Lost,
             "inbox" => Self::Entry,
             "invalidation" => Self::Invalidation,
             "live" => Self::Live,

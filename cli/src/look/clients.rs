@@ -31,7 +31,8 @@ struct Clients {
 /// An active client.
 #[derive(Debug, Serialize)]
 pub(crate) struct Client {
-    pub(crate) client_id: ClientId,
+    #[serde(rename = "client_id")]
+    pub(crate) id: ClientId,
     pub(crate) name: Option<String>,
     /// Whether it reads the user's `first` inbox too.
     pub(crate) heir: bool,
@@ -70,7 +71,7 @@ pub(crate) async fn find(look: &Look, user: &UserId) -> anyhow::Result<Vec<Clien
         };
         let session = gateways.presence(look, info.client_id).await?;
         clients.push(Client {
-            client_id: info.client_id,
+            id: info.client_id,
             name: record.name,
             heir: record.heir,
             registered_at: record.registered_at,
@@ -88,7 +89,7 @@ fn show(look: &Look, found: &Clients) -> String {
         .iter()
         .map(|client| {
             vec![
-                client.client_id.to_string(),
+                client.id.to_string(),
                 print::name(client.name.as_deref()),
                 (if client.heir { "yes" } else { "no" }).to_owned(),
                 print::age(look.age(client.registered_at)) + " ago",

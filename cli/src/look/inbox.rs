@@ -1,11 +1,12 @@
 //! `tidings inbox`: what a client has not confirmed. Never what was said.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use tidings_metadata::{ClientRecord, ClientState};
-use tidings_nats::{Entry, Inbox, Lost, StoredMessage, inbox_stream, inbox_subject, lost_subject};
+use tidings_nats::{Entry, FIRST, Inbox, Lost, StoredMessage, inbox_stream, inbox_subject, lost_subject};
 use tidings_protocol::{ChatId, ClientId, Timestamp, TrimReason, UserId};
 
 use super::{Look, LookArgs, TIMEOUT, run};
@@ -196,7 +197,7 @@ impl From<StoredMessage> for Listed {
             sequence: message.sequence,
             stored_at: message.stored_at,
             bytes: message.payload.len(),
-            first: message.subject.ends_with(".first"),
+            first: message.subject.rsplit('.').next() == Some(FIRST),
             what,
         }
     }
@@ -225,7 +226,8 @@ fn show(look: &Look, found: &Found) -> String {
             || "an unknown number".to_owned(),
             |missed| format!("about {missed}"),
         );
-        text += &format!("missing: {missed}, from {} to {}\n", lost.since, lost.until);
+        writeln!(text, "missing: {missed}, from {} to {}", lost.since, lost.until)
+            .expect("a String takes everything");
     }
     if !found.entries.is_empty() {
         let rows: Vec<Vec<String>> = found.entries.iter().map(|entry| row(look, entry)).collect();
@@ -233,10 +235,12 @@ fn show(look: &Look, found: &Found) -> String {
         text += &print::table(&titles, &rows);
     }
     if let (true, Some(last)) = (found.more, found.entries.last()) {
-        text += &format!(
-            "there are more: --from {} goes on, --limit lists more at once\n",
-            last.sequence + 1
-        );
+        let from = last.sequence + 1;
+        writeln!(
+            text,
+            "there are more: --from {from} goes on, --limit lists more at once"
+        )
+        .expect("a String takes everything");
     }
     text
 }

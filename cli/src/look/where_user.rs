@@ -119,7 +119,7 @@ async fn client_inbox(
     first: &Stored,
     subjects: &mut BTreeMap<String, u64>,
 ) -> anyhow::Result<ClientInbox> {
-    let subject = inbox_subject(&look.topology, user, Inbox::Client(client.client_id));
+    let subject = inbox_subject(&look.topology, user, Inbox::Client(client.id));
     let stream = inbox_stream(look.topology.shard(user));
     let own = stored(
         look,
@@ -128,7 +128,7 @@ async fn client_inbox(
         subjects.remove(&subject).unwrap_or(0),
     )
     .await?;
-    let durable = durable(look, user, client.client_id).await?;
+    let durable = durable(look, user, client.id).await?;
     let inbox = if client.heir {
         ClientInbox {
             subjects: vec![own.subject, first.subject.clone()],
@@ -194,7 +194,7 @@ fn show(look: &Look, found: &Where) -> String {
     let heir = found.clients.iter().find(|inbox| inbox.client.heir);
     let whose = heir.map_or_else(
         || "for the first client that registers".to_owned(),
-        |inbox| format!("read by {}", inbox.client.client_id),
+        |inbox| format!("read by {}", inbox.client.id),
     );
     let first = amount(look, found.first.unconfirmed, found.first.oldest);
     write!(
@@ -235,7 +235,7 @@ fn show_client(text: &mut String, look: &Look, inbox: &ClientInbox) {
     write!(
         text,
         "\nclient {} \"{}\"\n  subject      {}\n  durable      {durable}\n  unconfirmed  {}\n  gateway      {}\n",
-        client.client_id,
+        client.id,
         print::name(client.name.as_deref()),
         inbox.subjects.join("\n               "),
         amount(look, inbox.unconfirmed, inbox.oldest),
