@@ -87,8 +87,25 @@ async fn the_guides_commands_do_what_it_says() {
 
     // The scene, as the guide sets it, with alice staying.
     shell
-        .text("tidings chat --user bob --with alice </dev/null")
+        .text("tidings chat --user alice --with bob </dev/null")
         .await;
+    let bob = UserId::new("bob").expect("printable");
+    let client: ClientId = BOB.parse().expect("a UUID");
+    let stored = Stored::of(system).await;
+    eventually("bob has taken everything", async || {
+        // A chat that is just being made may reach him only the next time.
+        shell
+            .text("tidings chat --user bob --with alice </dev/null")
+            .await;
+        let own = stored.entries(&bob, Inbox::Client(client)).await;
+        let first = stored.entries(&bob, Inbox::First).await;
+        if own + first == 0 {
+            Ok(())
+        } else {
+            Err((own, first))
+        }
+    })
+    .await;
     let mut alice = shell
         .command("exec tidings chat --user alice --with bob")
         .stdin(Stdio::piped())
@@ -98,9 +115,6 @@ async fn the_guides_commands_do_what_it_says() {
     let mut typed = alice.stdin.take().expect("it is piped");
     let lines = b"hello\nare you there?\nthird\n";
     typed.write_all(lines).await.expect("the chat reads");
-    let bob = UserId::new("bob").expect("printable");
-    let client: ClientId = BOB.parse().expect("a UUID");
-    let stored = Stored::of(system).await;
     eventually("alice's messages wait for bob", async || {
         match stored.entries(&bob, Inbox::Client(client)).await {
             3 => Ok(()),
