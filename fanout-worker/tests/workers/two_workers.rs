@@ -1,6 +1,6 @@
 //! Two workers on real servers: whatever happens to one of them, nothing is lost and chats stay in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::support::{Gateway, Nats, PATIENCE, Person, System, Worker, texts};
@@ -93,7 +93,10 @@ async fn another_takes_over_in_order_when_one_falls_silent() {
     let first = system.worker().await;
     send_many(&system, &chats, &alice, 0..40).await;
     system.wait_until_fanned_out().await;
-    assert_eq!(pinned(&system).await, 2, "one worker has both");
+    // Ids are random: the chats may all be in one partition.
+    let topology = system.context.topology;
+    let partitions: BTreeSet<_> = chats.iter().map(|chat| topology.partition(*chat)).collect();
+    assert_eq!(pinned(&system).await, partitions.len(), "one worker has them all");
     let second = system.worker().await;
     // It ends without a word: no unpinning, no acks.
     send_many(&system, &chats, &alice, 40..80).await;
