@@ -244,11 +244,22 @@ async fn register(gateway: &Gateway, claims: &Claims, hello: &Hello) -> Result<R
     })
 }
 
-/// Tells the workers of a client that they do not know yet, and says up to where they must have read.
+/// Says up to where the workers must have read INVALIDATIONS to know of this client, and tells them where that was
+/// not done yet: by this hello, or by an earlier one whose gateway could not.
 async fn announce(gateway: &Gateway, claims: &Claims, registered: &Registered) -> Result<u64, Refused> {
     if !registered.changed {
-        return Ok(0);
+        let told = gateway.metadata.told_until(&claims.user).await;
+        let told = told.map_err(|error| Refused::closing(database_error(&error), CloseCode::Overloaded))?;
+        if let Some(sequence) = told {
+            return Ok(sequence);
+        }
     }
+    let not_yet = || {
+        Refused::closing(
+            unavailable("the client is not announced yet"),
+            CloseCode::Overloaded,
+        )
+    };
     match gateway.flush(OutboxKey::User(claims.user.clone())).await {
         Ok(flushed) => match flushed.last() {
             Some(last) => Ok(last.seq),
@@ -259,18 +270,12 @@ async fn announce(gateway: &Gateway, claims: &Claims, registered: &Registered) -
                 .await
                 .map_err(|error| {
                     tracing::debug!(%error, "the end of INVALIDATIONS is not known");
-                    Refused::closing(
-                        unavailable("the client is not announced yet"),
-                        CloseCode::Overloaded,
-                    )
+                    not_yet()
                 }),
         },
         Err(error) => {
             tracing::debug!(%error, "a new client is not announced yet");
-            Err(Refused::closing(
-                unavailable("the client is not announced yet"),
-                CloseCode::Overloaded,
-            ))
+            Err(not_yet())
         }
     }
 }

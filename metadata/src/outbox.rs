@@ -89,6 +89,19 @@ impl Metadata {
             .collect()
     }
 
+    /// How far the changes of a user's clients have been told: the sequence in INVALIDATIONS of the last one that
+    /// was published, 0 if there is none; absent while one is not published.
+    pub async fn told_until(&self, user: &UserId) -> Result<Option<u64>> {
+        let told = sqlx::query!(
+            r#"SELECT coalesce(bool_or(seq IS NULL), false) AS "unsent!", coalesce(max(seq), 0) AS "seq!"
+               FROM outbox WHERE user_id = $1"#,
+            user.as_str()
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok((!told.unsent).then_some(told.seq as u64))
+    }
+
     /// How many rows of this key wait to be published.
     pub async fn unsent_rows(&self, key: &OutboxKey) -> Result<u64> {
         let (chat_id, user) = match key {

@@ -67,6 +67,31 @@ async fn a_users_rows_tell_whose_clients_changed() {
         rows.iter()
             .all(|row| row.change == OutboxChange::User { user: user("alice") })
     );
+    // Only once the last one is published is it known up to where everybody must have read.
+    let told_until = async |name: &str| {
+        database
+            .metadata
+            .told_until(&user(name))
+            .await
+            .expect("it answers")
+    };
+    assert_eq!(told_until("carol").await, Some(0));
+    assert_eq!(told_until("alice").await, None);
+    lock.mark_sent(rows[0].outbox_id, 40)
+        .await
+        .expect("the row is there");
+    lock.commit().await.expect("the lock was held");
+    assert_eq!(told_until("alice").await, None);
+    let mut lock = database
+        .metadata
+        .lock_outbox(OutboxKey::User(user("alice")))
+        .await
+        .expect("the lock is free");
+    lock.mark_sent(rows[1].outbox_id, 41)
+        .await
+        .expect("the row is there");
+    lock.commit().await.expect("the lock was held");
+    assert_eq!(told_until("alice").await, Some(41));
 }
 
 #[tokio::test]
