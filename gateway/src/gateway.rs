@@ -6,6 +6,7 @@ use tidings_metadata::Metadata;
 use tidings_nats::{Bus, Invalidation, Topology};
 use tidings_service::{BootId, Context, Forget, Invalidations, LivingWatch, Tasks, TokenVerifier};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::chats::{self, ChatCache};
 use crate::check;
@@ -36,6 +37,7 @@ pub(crate) struct Gateway {
     pub(crate) rate_limits: Arc<RateLimits>,
     pub(crate) seen: Seen,
     pub(crate) tasks: Tasks,
+    pub(crate) stopping: CancellationToken,
     pub(crate) media_url: Option<String>,
     pub(crate) inbox_durables: bool,
     /// Readings of inboxes under way.
@@ -70,6 +72,7 @@ impl Gateway {
             rate_limits: Arc::new(RateLimits::new(config.rate_limits, config.unauthenticated_max)),
             seen: Seen::default(),
             tasks: context.tasks.clone(),
+            stopping: context.stopping.clone(),
             media_url: config.media_url.clone(),
             inbox_durables: config.inbox_durables == Switch::On,
             readings: Arc::new(Semaphore::new(inbox_reader::READINGS_MAX)),

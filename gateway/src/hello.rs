@@ -27,6 +27,8 @@ use crate::wire::{Incoming, Wire};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// For another one with `replace`: somebody has to choose.
 const REPLACE_TIMEOUT: Duration = Duration::from_mins(1);
+/// Clients of a gateway that restarts come back within so long, spread.
+pub(crate) const RETRY_AFTER_MS_MAX: u64 = 2000;
 /// Frames that are no hello; whoever sends more speaks something else.
 const WRONG_FRAMES_MAX: u32 = 16;
 /// For the end of INVALIDATIONS.
@@ -71,7 +73,14 @@ pub(crate) async fn hello(
     let mut deadline = Instant::now() + HELLO_TIMEOUT;
     let mut wrong_frames = 0;
     loop {
-        let incoming = tokio::time::timeout_at(deadline, wire.next()).await;
+        let incoming = tokio::select! {
+            incoming = tokio::time::timeout_at(deadline, wire.next()) => incoming,
+            () = gateway.stopping.cancelled() => {
+                let retry_after_ms = Some(rand::random_range(0..RETRY_AFTER_MS_MAX));
+                wire.close(CloseCode::Restart, ErrorCode::Unavailable, retry_after_ms).await;
+                return None;
+            }
+        };
         let answer = match incoming {
             Err(_) => {
                 wire.close(CloseCode::Timeout, ErrorCode::NotHello, None).await;

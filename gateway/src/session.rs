@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::delivery;
 use crate::gateway::Gateway;
-use crate::hello::Opened;
+use crate::hello::{Opened, RETRY_AFTER_MS_MAX};
 use crate::inbox_reader::{InboxReader, Read};
 use crate::inbox_session::{Action, InboxSession, Input, Stored};
 use crate::mailbox::{Ending, Mail};
@@ -303,7 +303,7 @@ impl Session {
                     Some(())
                 };
                 let _ = tokio::time::timeout(LAST_REPLIES_TIMEOUT, replies).await;
-                let retry_after_ms = Some(rand::random_range(0..2000));
+                let retry_after_ms = Some(rand::random_range(0..RETRY_AFTER_MS_MAX));
                 End::Close {
                     code: CloseCode::Restart,
                     reason: ErrorCode::Unavailable,
