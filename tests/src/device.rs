@@ -77,7 +77,12 @@ impl Device {
 
     /// A device that says hello with a token of choice, and is welcomed.
     pub async fn with_token(system: &System, identity: &Identity, token: &str, codec: Codec) -> Self {
-        let connection = Connection::connect(&system.ws(0), codec, Some(token)).await;
+        Self::at(&system.ws(0), identity, token, codec).await
+    }
+
+    /// The same at any URL.
+    pub async fn at(ws: &str, identity: &Identity, token: &str, codec: Codec) -> Self {
+        let connection = Connection::connect(ws, codec, Some(token)).await;
         let mut device = Self {
             identity: identity.clone(),
             connection: connection.expect("the gateway accepts sockets"),

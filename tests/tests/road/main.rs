@@ -7,6 +7,7 @@ mod client_library;
 mod clients;
 mod hostile;
 mod minimal_client;
+mod rates;
 mod retries;
 mod stopping;
 mod terminal;

@@ -1,0 +1,60 @@
+//! Buckets: what is over the rate is told when to come back, and then accepted.
+
+use std::time::Duration;
+
+use tidings_protocol::{Codec, ErrorCode, MessageId, SendMessage};
+use tidings_tests::{Device, Identity, System};
+use uuid::Uuid;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_messages_at_once_are_enough() {
+    let system = System::shared().await;
+    let gateway = system.extra_gateway(&[("TIDINGS_RATE_LIMITS", "on")]).await;
+    let alice = Identity::fresh("alice");
+    let token = alice.token(&system.secret());
+    let mut alice = Device::at(&gateway.ws, &alice, &token, Codec::Json).await;
+    let mut bob = Device::on(system, 1, &Identity::fresh("bob"), Codec::Json).await;
+    let chat_id = alice.direct_chat(&bob.user_id()).await;
+
+    // A tenth of a second refills half a message, and a slow machine takes long for a hundred.
+    let mut ids = Vec::new();
+    for number in 0..100 {
+        let id = alice.id();
+        let message_id = MessageId(Uuid::new_v4());
+        let message = number.to_string();
+        alice
+            .send(SendMessage {
+                id,
+                chat_id,
+                message_id,
+                message: message.clone(),
+                attachments: vec![],
+            })
+            .await;
+        ids.push((id, message_id, message));
+    }
+    let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+    for (id, message_id, message) in ids {
+        match alice.reply(id).await {
+            Ok(_) => accepted.push(message),
+            Err(error) => {
+                assert_eq!((error.code, error.retryable), (ErrorCode::RateLimited, true));
+                let wait = error.retry_after_ms.expect("when to come back");
+                assert!((1..=300).contains(&wait), "{wait}");
+                refused.push((message_id, message, wait));
+            }
+        }
+    }
+    assert!(accepted.len() >= 60, "{} were accepted", accepted.len());
+    let (message_id, message, wait) = refused.swap_remove(0);
+    // The one wait that is part of the contract.
+    tokio::time::sleep(Duration::from_millis(wait)).await;
+    alice
+        .say_as(chat_id, message_id, &message)
+        .await
+        .expect("there is room again");
+    accepted.push(message);
+    for expected in accepted {
+        assert_eq!(bob.message().await.message, expected);
+    }
+}
