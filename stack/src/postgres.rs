@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
 
 use crate::account::Account;
 use crate::find::{Finder, PostgresPrograms};
@@ -27,6 +28,11 @@ const START_PATIENCE: Duration = Duration::from_mins(1);
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// How often a temporary server is started on another port when somebody else took the one it was to have.
 const TEMP_TRIES: usize = 3;
+/// How long what a killed Postgres leaves behind may hold its shared memory: the other processes notice the death of
+/// the first at their next look, which takes milliseconds, and seconds on a busy machine.
+const LEFT_BEHIND_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two tries meanwhile.
+const LEFT_BEHIND_INTERVAL: Duration = Duration::from_millis(100);
 /// User and database.
 const NAME: &str = "tidings";
 
@@ -50,6 +56,8 @@ pub struct PostgresOptions {
 pub struct Postgres {
     server: Server,
     url: String,
+    /// When it was killed, if nothing else has happened to it since.
+    killed: Option<Instant>,
     _temp: Option<TempDir>,
 }
 
@@ -117,6 +125,7 @@ impl Postgres {
         Ok(Self {
             server: Server::new(spec),
             url: options.url(),
+            killed: None,
             _temp: None,
         })
     }
@@ -151,9 +160,18 @@ impl Postgres {
         self.server
     }
 
-    /// Starts it, with the data it had, on the same port, and waits until it answers.
+    /// Starts it, with the data it had, on the same port, and waits until it answers. After [`Postgres::kill`] it is
+    /// tried again while the killed one's other processes are still there: until then Postgres refuses its data.
     pub async fn start(&mut self) -> anyhow::Result<()> {
-        self.server.start(START_PATIENCE).await
+        let killed = self.killed.take();
+        loop {
+            let result = self.server.start(START_PATIENCE).await;
+            let left_behind = killed.is_some_and(|at| at.elapsed() < LEFT_BEHIND_PATIENCE);
+            if result.is_ok() || !left_behind {
+                return result;
+            }
+            sleep(LEFT_BEHIND_INTERVAL).await;
+        }
     }
 
     /// Stops it in order.
@@ -164,6 +182,7 @@ impl Postgres {
     /// Kills its first process, as a crash would; the others notice and end. Data stays.
     pub async fn kill(&mut self) {
         self.server.kill().await;
+        self.killed = Some(Instant::now());
     }
 
     /// Stops it in order and starts it again.
