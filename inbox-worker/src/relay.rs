@@ -11,7 +11,8 @@ use tidings_service::{Context, outbox};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// A change that is younger is being published by the process that made it.
 const AGE_MIN: Duration = Duration::from_secs(2);
-/// Keys of one look; the next look finds the rest.
+/// Keys of one look. The next look goes on behind those that could not be published, so that as many chats that are
+/// full for long do not keep everybody else waiting.
 const KEYS_MAX: u32 = 256;
 /// Keys published at once: each holds a connection to Postgres.
 const AT_ONCE: usize = 4;
@@ -19,6 +20,7 @@ const AT_ONCE: usize = 4;
 /// Relays until the service is asked to stop.
 pub(crate) async fn run(context: Context) {
     let mut interval = tokio::time::interval(INTERVAL);
+    let mut skip = 0;
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while context
         .stopping
@@ -26,17 +28,20 @@ pub(crate) async fn run(context: Context) {
         .await
         .is_some()
     {
-        match context.metadata.unsent_keys(AGE_MIN, KEYS_MAX).await {
+        match context.metadata.unsent_keys(AGE_MIN, skip, KEYS_MAX).await {
             Ok(keys) => {
-                metrics::gauge!("tidings_outbox_waiting_keys").set(keys.len() as f64);
-                relay(&context, keys).await;
+                metrics::gauge!("tidings_outbox_waiting_keys").set(f64::from(skip) + keys.len() as f64);
+                let last = keys.len() < KEYS_MAX as usize;
+                let failed = relay(&context, keys).await;
+                skip = if last { 0 } else { skip + failed };
             }
             Err(error) => tracing::debug!(%error, "the outbox could not be looked at"),
         }
     }
 }
 
-async fn relay(context: &Context, keys: Vec<OutboxKey>) {
+/// Says how many keys could not be published.
+async fn relay(context: &Context, keys: Vec<OutboxKey>) -> u32 {
     let flush = |key: OutboxKey| async move {
         let flushed = outbox::flush(&context.metadata, &context.bus, &context.topology, key.clone()).await;
         match flushed {
@@ -49,10 +54,16 @@ async fn relay(context: &Context, keys: Vec<OutboxKey>) {
                     "published what was left in the outbox"
                 );
             }
-            Err(error) => tracing::warn!(?key, %error, "what is left in the outbox cannot be published yet"),
+            Err(error) => {
+                tracing::warn!(?key, %error, "what is left in the outbox cannot be published yet");
+                return 1;
+            }
         }
+        0
     };
     futures::stream::iter(keys)
-        .for_each_concurrent(AT_ONCE, flush)
-        .await;
+        .map(flush)
+        .buffer_unordered(AT_ONCE)
+        .fold(0, async |failed, one| failed + one)
+        .await
 }

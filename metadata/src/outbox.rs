@@ -69,13 +69,15 @@ impl Metadata {
         Ok(OutboxLock { tx, key })
     }
 
-    /// Up to `limit` keys that have unsent rows of at least this age, the longest waiting first.
-    pub async fn unsent_keys(&self, older_than: Duration, limit: u32) -> Result<Vec<OutboxKey>> {
+    /// Up to `limit` keys that have unsent rows of at least this age, the longest waiting first, without the first
+    /// `skip` of them.
+    pub async fn unsent_keys(&self, older_than: Duration, skip: u32, limit: u32) -> Result<Vec<OutboxKey>> {
         let rows = sqlx::query!(
             "SELECT chat_id, user_id FROM outbox
              WHERE seq IS NULL AND created_at <= now() - make_interval(secs => $1)
-             GROUP BY chat_id, user_id ORDER BY min(created_at) LIMIT $2",
+             GROUP BY chat_id, user_id ORDER BY min(created_at) OFFSET $2 LIMIT $3",
             older_than.as_secs_f64(),
+            i64::from(skip),
             i64::from(limit)
         )
         .fetch_all(&self.pool)

@@ -151,21 +151,23 @@ async fn the_relay_finds_what_was_left_the_longest_waiting_first() {
     database.publish(OutboxKey::Chat(sent), 1).await;
 
     let (chat, user) = ([OutboxKey::Chat(chat_id)], [OutboxKey::User(user("auth0|alice"))]);
-    let unsent = async |older_than, limit| {
+    let unsent = async |older_than, skip, limit| {
         metadata
-            .unsent_keys(Duration::from_secs(older_than), limit)
+            .unsent_keys(Duration::from_secs(older_than), skip, limit)
             .await
             .expect("keys can be read")
     };
-    assert_eq!(unsent(0, 10).await, [chat[0].clone(), user[0].clone()]);
-    assert_eq!(unsent(0, 1).await, chat);
-    assert_eq!(unsent(60, 10).await, []);
+    assert_eq!(unsent(0, 0, 10).await, [chat[0].clone(), user[0].clone()]);
+    assert_eq!(unsent(0, 0, 1).await, chat);
+    assert_eq!(unsent(0, 1, 10).await, user);
+    assert_eq!(unsent(0, 2, 10).await, []);
+    assert_eq!(unsent(60, 0, 10).await, []);
     database
         .execute("UPDATE outbox SET created_at = created_at - interval '2 minutes' WHERE user_id IS NOT NULL")
         .await;
-    assert_eq!(unsent(60, 10).await, user);
+    assert_eq!(unsent(60, 0, 10).await, user);
     database.publish(chat[0].clone(), 2).await;
-    assert_eq!(unsent(0, 10).await, user);
+    assert_eq!(unsent(0, 0, 10).await, user);
 }
 
 #[tokio::test]
