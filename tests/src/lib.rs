@@ -4,9 +4,12 @@
 
 mod device;
 mod eventually;
+pub mod history;
+pub mod judge;
 mod stored;
 mod system;
 mod token;
+pub mod workload;
 
 pub use device::{Device, Heard};
 pub use eventually::{PATIENCE, eventually};
