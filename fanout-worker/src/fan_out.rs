@@ -24,6 +24,7 @@ use crate::clients::Clients;
 use crate::dead_letter::dead_letter;
 use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
+use crate::overflow_marks::OverflowMarks;
 use crate::participants::{Participants, ParticipantsCache, ParticipantsError};
 use crate::tries::{Failure, Tries};
 
@@ -74,6 +75,7 @@ pub(crate) struct FanOut {
     pub(crate) clients: Clients,
     pub(crate) horizon: Arc<Horizon>,
     pub(crate) live: LiveLane,
+    pub(crate) overflow: OverflowMarks,
     pub(crate) registration: Registration,
     /// One permit for each publish that may be under way.
     pub(crate) publishes: Semaphore,
@@ -82,7 +84,8 @@ pub(crate) struct FanOut {
 /// Where an entry goes.
 type Target = (UserId, Inbox);
 
-/// What earlier tries have stored: the sequence in the inbox's stream, or nothing where the inbox was full.
+/// What earlier tries have stored: the sequence in the inbox's stream, or nothing where the inbox was full and that is
+/// marked.
 type Stored = HashMap<Target, Option<u64>>;
 
 impl FanOut {
@@ -261,12 +264,9 @@ impl FanOut {
         while let Some((target, result)) = publishes.next().await {
             match result {
                 Ok(sequence) => {
-                    metrics::counter!("tidings_fanout_entries_total").increment(1);
-                    stored.insert(target, Some(sequence));
-                }
-                Err(PublishError::SubjectFull) => {
-                    metrics::counter!("tidings_fanout_inbox_full_total").increment(1);
-                    stored.insert(target, None);
+                    let entries = u64::from(sequence.is_some());
+                    metrics::counter!("tidings_fanout_entries_total").increment(entries);
+                    stored.insert(target, sequence);
                 }
                 Err(error) => {
                     missing += 1;
@@ -290,7 +290,7 @@ impl FanOut {
         event: &Event,
         entry: &Bytes,
         target: Target,
-    ) -> (Target, Result<u64, PublishError>) {
+    ) -> (Target, Result<Option<u64>, PublishError>) {
         let (user_id, inbox) = &target;
         let message_id = match inbox {
             Inbox::Client(client_id) => Entry::message_id(sequence, &client_id.to_string()),
@@ -308,7 +308,16 @@ impl FanOut {
             .bus
             .publish(subject, headers, entry.clone(), PUBLISH_TIMEOUT)
             .await;
-        (target, published.map(|accepted| accepted.sequence))
+        let published = match published {
+            Ok(accepted) => Ok(Some(accepted.sequence)),
+            // Done, but only once it is marked.
+            Err(PublishError::SubjectFull) => {
+                metrics::counter!("tidings_fanout_inbox_full_total").increment(1);
+                self.overflow.mark(user_id, *inbox, event).await.map(|()| None)
+            }
+            Err(error) => Err(error),
+        };
+        (target, published)
     }
 }
 

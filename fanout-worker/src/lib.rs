@@ -11,6 +11,7 @@ mod dead_letter;
 mod fan_out;
 mod horizon;
 mod live_lane;
+mod overflow_marks;
 mod participants;
 mod partition_reader;
 mod partition_task;

@@ -14,6 +14,7 @@ use crate::config::FanoutWorkerConfig;
 use crate::fan_out::{FanOut, UNRENEWED_MAX};
 use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
+use crate::overflow_marks::OverflowMarks;
 use crate::partition_reader::Event;
 use crate::partition_task::{PartitionHandle, PartitionTask};
 use crate::sessions::Sessions;
@@ -88,6 +89,7 @@ async fn start(
             sessions.clone(),
             horizon.clone(),
         ),
+        overflow: OverflowMarks::new(context.bus.clone(), context.topology),
         registration,
         publishes: Semaphore::new(config.publishes_max as usize),
     });

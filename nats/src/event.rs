@@ -2,9 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
-use tidings_protocol::{
-    Attachment, ChatId, ChatKind, ClientId, MessageId, Participant, Timestamp, TrimReason, UserId,
-};
+use tidings_protocol::{Attachment, ChatId, ChatKind, ClientId, MessageId, Participant, Timestamp, UserId};
 
 use crate::wire::{self, FORMAT, WireError};
 
@@ -152,33 +150,6 @@ impl Entry {
     /// Its `Nats-Msg-Id` in the inbox's stream: unforgeable, since the server gave the sequence.
     pub fn message_id(seq: u64, client: &str) -> String {
         format!("{seq}.{client}")
-    }
-}
-
-/// What is missing from an inbox, on its `.lost` subject.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lost {
-    /// Why.
-    pub reason: TrimReason,
-    /// About how many, where known.
-    pub missed: Option<u64>,
-    /// From about when.
-    pub since: Timestamp,
-    /// Until about when.
-    pub until: Timestamp,
-    /// In which chats, as far as known.
-    pub chats: Vec<ChatId>,
-}
-
-impl Lost {
-    /// For the `.lost` subject.
-    pub fn encode(&self) -> Bytes {
-        wire::encode(self)
-    }
-
-    /// From the `.lost` subject.
-    pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
-        wire::decode(payload)
     }
 }
 

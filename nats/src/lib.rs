@@ -13,6 +13,7 @@ mod event;
 mod headers;
 mod invalidation;
 mod live;
+mod lost;
 mod publish;
 mod session_key;
 pub mod setup;
@@ -25,12 +26,13 @@ pub use close_request::{CloseReason, CloseRequest};
 pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
 pub use direct_get::{DirectGetError, StoredMessage};
 pub use durable::{DurableInfo, durable_config};
-pub use event::{ChatUpdate, Entry, Event, Lost, Message};
+pub use event::{ChatUpdate, Entry, Event, Message};
 pub use headers::{
     CHAT as HEADER_CHAT, FROM as HEADER_FROM, KIND as HEADER_KIND, REASON as HEADER_REASON, event_headers,
 };
 pub use invalidation::Invalidation;
 pub use live::{Beacon, LiveMessage, Notice, Recipient};
+pub use lost::{LOST_CHATS_MAX, LOST_KIND, Lost};
 pub use publish::{Accepted, PublishError};
 pub use session_key::SessionKey;
 pub use shard::{Partition, Shard, Topology};
