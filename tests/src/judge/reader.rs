@@ -1,0 +1,571 @@
+//! Goes through what one client saw, in the order in which it saw it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Bound;
+use std::time::Duration;
+
+use tidings_protocol::{
+    ChatId, ChatUpdate, ClientFrame, ClientId, NewMessage, Received, Role, ServerFrame, UserId, You,
+};
+
+use super::chat_log::{Content, key_of};
+use super::index::{Client, Index, Key, short};
+use super::report::{Focus, Report};
+use super::standing::{Standing, is_for, is_trimmed};
+use super::verdict::{Figures, Kind};
+use super::weather::Weather;
+use crate::history::{Moment, What};
+
+/// For how long a connection must have lived on after a confirm, with nothing disturbing the system, before the event
+/// may not come again. Deleting is done in the background and takes milliseconds.
+const CONFIRM_TAKES: Duration = Duration::from_secs(10);
+
+/// A place in a chat.
+type Place = (ChatId, u64);
+
+/// What became of one event at one client.
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    /// On which connections, when.
+    on: Vec<(usize, Moment)>,
+    /// The last time that it was confirmed, and on which connection.
+    confirmed: Option<(usize, Moment)>,
+    again: bool,
+}
+
+/// One connection, as far as it was gone through.
+#[derive(Default)]
+struct Connected {
+    /// What was delivered, by `delivery` - 1. Absent: something without a place.
+    deliveries: Vec<Option<Place>>,
+    /// Those that are not confirmed, by `delivery`.
+    unconfirmed: BTreeSet<u64>,
+    last: HashMap<ChatId, u64>,
+    shown: HashSet<Place>,
+    caught_up: bool,
+}
+
+/// What one client saw.
+pub(super) struct Reader<'a> {
+    index: &'a Index<'a>,
+    weather: &'a Weather,
+    client_id: ClientId,
+    client: &'a Client,
+    standing: &'a Standing,
+    connected: HashMap<usize, Connected>,
+    /// The newest connection that has said hello.
+    newest: Option<usize>,
+    shown: HashMap<Place, Shown>,
+    keys: HashSet<Key>,
+    /// Of each chat: owed, and perhaps never confirmed.
+    outstanding: BTreeMap<ChatId, BTreeSet<u64>>,
+    /// Of each chat: from where on it is owed, and up to where `outstanding` was filled.
+    filled: HashMap<ChatId, (Option<u64>, u64)>,
+    /// What a connection did not show where it had to: the first place where this showed.
+    holes: BTreeMap<Place, Hole>,
+    /// Of each chat: where the client was told that it is in, or out.
+    told: HashMap<ChatId, BTreeMap<u64, bool>>,
+    kept: u64,
+}
+
+struct Hole {
+    position: usize,
+    at: Moment,
+    because: String,
+}
+
+impl<'a> Reader<'a> {
+    /// A client that nobody has looked at yet.
+    pub(super) fn new(
+        index: &'a Index<'a>,
+        weather: &'a Weather,
+        client_id: ClientId,
+        standing: &'a Standing,
+    ) -> Self {
+        Self {
+            index,
+            weather,
+            client_id,
+            client: &index.clients[&client_id],
+            standing,
+            connected: HashMap::new(),
+            newest: None,
+            shown: HashMap::new(),
+            keys: HashSet::new(),
+            outstanding: BTreeMap::new(),
+            filled: HashMap::new(),
+            holes: BTreeMap::new(),
+            told: HashMap::new(),
+            kept: 0,
+        }
+    }
+
+    /// Goes through everything.
+    pub(super) fn read(&mut self, report: &mut Report, figures: &mut Figures) {
+        let mut positions: Vec<(usize, usize)> = self
+            .client
+            .connections
+            .iter()
+            .flat_map(|number| {
+                let records = &self.index.connections[*number].records;
+                records.iter().map(|position| (*position, *number))
+            })
+            .collect();
+        positions.sort_unstable();
+        for (position, number) in positions {
+            let record = self.index.record_at(position);
+            match &record.what {
+                What::Sent(frame) => match &**frame {
+                    ClientFrame::Hello(_) => self.newest = Some(number),
+                    ClientFrame::Received(received) => self.confirm(number, record.at, received),
+                    _ => {}
+                },
+                What::Received(frame) => self.frame(number, position, frame, report, figures),
+                What::Unknown {
+                    delivery: Some(delivery),
+                } => self.number(number, position, *delivery, None, report),
+                _ => {}
+            }
+        }
+        self.finish(report);
+        figures.kept += self.kept;
+    }
+
+    /// Whether the client was shown an event, and whether it confirmed it ever.
+    pub(super) fn fate(&self, chat_id: ChatId, seq: u64) -> (bool, bool) {
+        self.shown
+            .get(&(chat_id, seq))
+            .map_or((false, false), |shown| (true, shown.confirmed.is_some()))
+    }
+
+    fn frame(
+        &mut self,
+        number: usize,
+        position: usize,
+        frame: &ServerFrame,
+        report: &mut Report,
+        figures: &mut Figures,
+    ) {
+        match frame {
+            ServerFrame::NewMessage(message) => {
+                self.message(number, position, message, report);
+                figures.deliveries += 1;
+                let place = (message.chat_id, message.seq);
+                figures.redelivered += u64::from(self.shown[&place].on.len() > 1);
+            }
+            ServerFrame::ChatUpdate(update) => {
+                self.update(number, position, update, report);
+                figures.deliveries += 1;
+                let place = (update.chat_id, update.seq);
+                figures.redelivered += u64::from(self.shown[&place].on.len() > 1);
+            }
+            ServerFrame::InboxTrimmed(trimmed) => {
+                self.number(number, position, trimmed.delivery, None, report);
+            }
+            ServerFrame::CaughtUp(_) => self.caught_up(number, position, report),
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, number: usize, position: usize, message: &NewMessage, report: &mut Report) {
+        let place = (message.chat_id, message.seq);
+        let key = key_of(message);
+        if message.client_id == self.client_id {
+            self.broken(report, Kind::OwnCopy, position, place, &key.to_string());
+        }
+        self.delivered(number, position, message.delivery, place, report);
+        self.keys.insert(key);
+    }
+
+    fn update(&mut self, number: usize, position: usize, update: &ChatUpdate, report: &mut Report) {
+        let place = (update.chat_id, update.seq);
+        let user_id = &self.client.user_id;
+        let role = update
+            .participants
+            .iter()
+            .find(|participant| participant.user_id == *user_id)
+            .map(|participant| participant.role);
+        let truth = match (role, update.added.contains(user_id)) {
+            (None, _) => You::Removed,
+            (Some(_), true) => You::Added,
+            (Some(Role::Admin), false) => You::Admin,
+            (Some(Role::Member), false) => You::Member,
+        };
+        if update.you != truth {
+            let what = format!("you is {:?} where the participants say {truth:?}", update.you);
+            self.broken(report, Kind::Disagreement, position, place, &what);
+        }
+        self.delivered(number, position, update.delivery, place, report);
+        let told = self.told.entry(update.chat_id).or_default();
+        told.insert(update.seq, update.you != You::Removed);
+    }
+
+    fn delivered(
+        &mut self,
+        number: usize,
+        position: usize,
+        delivery: u64,
+        place: Place,
+        report: &mut Report,
+    ) {
+        let at = self.index.record_at(position).at;
+        self.number(number, position, delivery, Some(place), report);
+        let connected = self.connected.entry(number).or_default();
+        let twice = !connected.shown.insert(place);
+        let last = connected.last.entry(place.0).or_default();
+        let before = std::mem::replace(last, place.1.max(*last));
+        if twice {
+            self.broken(report, Kind::TwiceOnConnection, position, place, "it came before");
+        } else if before > place.1 {
+            let what = format!("it came after seq {before}");
+            self.broken(report, Kind::OrderBroken, position, place, &what);
+            // The hole that the later one left is told by this.
+            self.holes.remove(&place);
+        }
+        self.stranger(position, place, report);
+        self.again(number, position, place, report);
+        let shown = self.shown.entry(place).or_default();
+        shown.on.push((number, at));
+        let unconfirmed = shown.confirmed.is_none();
+        let event = self.index.chats[&place.0].events.get(&place.1);
+        // What was shown is kept until it is confirmed, whether or not it had to be shown.
+        if unconfirmed
+            && event.is_some_and(|event| {
+                is_for(event, &self.client.user_id, self.client_id) != Some(false)
+                    && !is_trimmed(&self.client.trims, place.0, event)
+            })
+        {
+            self.outstanding.entry(place.0).or_default().insert(place.1);
+        }
+        if self.newest == Some(number) && at < self.standing.removed {
+            self.holes_below(number, position, place);
+        }
+    }
+
+    /// Whether it came to somebody whom it was not for.
+    fn stranger(&self, position: usize, place: Place, report: &mut Report) {
+        let told = self.told.get(&place.0);
+        let out = told
+            .and_then(|told| told.range(..place.1).next_back())
+            .filter(|(_, is_in)| !**is_in);
+        let event = self.index.chats[&place.0].events.get(&place.1);
+        let Some(event) = event else { return };
+        if matches!(&event.content, Content::Message { key, .. } if key.client_id == self.client_id) {
+            return;
+        }
+        let adds_it =
+            matches!(&event.content, Content::Update(update) if update.added.contains(&self.client.user_id));
+        if let Some((seq, _)) = out
+            && !adds_it
+        {
+            let what = format!("it was told at seq {seq} that it is out");
+            self.broken(report, Kind::AfterRemoved, position, place, &what);
+        } else if is_for(event, &self.client.user_id, self.client_id) == Some(false) {
+            let what = format!("{} was not in the chat", self.client.user_id);
+            self.broken(report, Kind::NotAParticipant, position, place, &what);
+        }
+    }
+
+    /// Whether it came again although that had been ruled out.
+    fn again(&mut self, number: usize, position: usize, place: Place, report: &mut Report) {
+        let Some(shown) = self.shown.get_mut(&place) else {
+            return;
+        };
+        let Some((on, confirmed)) = shown.confirmed else {
+            return;
+        };
+        if on == number || shown.again {
+            // On one connection it is told as that.
+            return;
+        }
+        let enough = confirmed.plus(CONFIRM_TAKES);
+        let closed = self.index.connections[on].closed.unwrap_or(Moment::NEVER);
+        let hello = self.index.connections[number].last_hello.unwrap_or_default();
+        if closed >= enough && hello >= enough && self.weather.is_calm(confirmed, enough) {
+            shown.again = true;
+            let what = format!(
+                "it was confirmed at {confirmed} on {}, which lived on",
+                self.index.connections[on].id
+            );
+            self.broken(report, Kind::ShownAfterConfirm, position, place, &what);
+        }
+    }
+
+    /// What should have come before this.
+    fn holes_below(&mut self, number: usize, position: usize, place: Place) {
+        self.fill(place.0, place.1);
+        let at = self.index.record_at(position).at;
+        let connected = &self.connected[&number];
+        let Some(outstanding) = self.outstanding.get(&place.0) else {
+            return;
+        };
+        for seq in outstanding.range(..place.1) {
+            let missing = (place.0, *seq);
+            if !connected.shown.contains(&missing) && !self.holes.contains_key(&missing) {
+                let because = format!("seq {} came on {}", place.1, self.index.connections[number].id);
+                let hole = Hole {
+                    position,
+                    at,
+                    because,
+                };
+                self.holes.insert(missing, hole);
+            }
+        }
+    }
+
+    /// Puts what is owed of a chat up to a `seq` among what is outstanding.
+    fn fill(&mut self, chat_id: ChatId, to: u64) {
+        let Some(chat) = self.index.chats.get(&chat_id) else {
+            return;
+        };
+        let (from, filled) = self
+            .filled
+            .entry(chat_id)
+            .or_insert_with(|| (self.standing.owed_from(chat), 0));
+        let Some(from) = *from else { return };
+        if *filled >= to {
+            return;
+        }
+        let outstanding = self.outstanding.entry(chat_id).or_default();
+        let new = (Bound::Excluded(*filled), Bound::Included(to));
+        for (seq, event) in chat.events.range(new) {
+            let owed = *seq >= from
+                && is_for(event, &self.client.user_id, self.client_id) == Some(true)
+                && !is_trimmed(&self.client.trims, chat_id, event);
+            let confirmed = self
+                .shown
+                .get(&(chat_id, *seq))
+                .is_some_and(|shown| shown.confirmed.is_some());
+            if owed && !confirmed {
+                outstanding.insert(*seq);
+            }
+        }
+        *filled = to;
+    }
+
+    /// The delivery's number.
+    fn number(
+        &mut self,
+        number: usize,
+        position: usize,
+        delivery: u64,
+        place: Option<Place>,
+        report: &mut Report,
+    ) {
+        let connected = self.connected.entry(number).or_default();
+        connected.deliveries.push(place);
+        let expected = connected.deliveries.len() as u64;
+        if delivery == expected {
+            connected.unconfirmed.insert(delivery);
+            return;
+        }
+        let record = self.index.record_at(position);
+        report.found(
+            Kind::ProtocolBroken,
+            record.at,
+            format!(
+                "{}: delivery {delivery} where {expected} is next",
+                record.connection
+            ),
+            Focus::client(self.client_id).with(position),
+        );
+    }
+
+    fn confirm(&mut self, number: usize, at: Moment, received: &Received) {
+        let connected = self.connected.entry(number).or_default();
+        let confirmed: Vec<u64> = match (received.delivery, received.through) {
+            (Some(delivery), _) => connected.unconfirmed.take(&delivery).into_iter().collect(),
+            (None, Some(through)) => {
+                let rest = connected.unconfirmed.split_off(&(through + 1));
+                std::mem::replace(&mut connected.unconfirmed, rest)
+                    .into_iter()
+                    .collect()
+            }
+            (None, None) => return,
+        };
+        for delivery in confirmed {
+            let Some(place) = connected.deliveries[delivery as usize - 1] else {
+                continue;
+            };
+            if let Some(outstanding) = self.outstanding.get_mut(&place.0) {
+                outstanding.remove(&place.1);
+            }
+            let shown = self.shown.get_mut(&place).expect("it was delivered");
+            shown.confirmed = Some((number, at));
+        }
+    }
+
+    /// Everything that was stored before has come: what an earlier connection showed and nobody confirmed.
+    fn caught_up(&mut self, number: usize, position: usize, report: &mut Report) {
+        let at = self.index.record_at(position).at;
+        let hello = self.index.connections[number].last_hello.unwrap_or_default();
+        let connected = self.connected.entry(number).or_default();
+        if std::mem::replace(&mut connected.caught_up, true) {
+            report.found(
+                Kind::ProtocolBroken,
+                at,
+                format!("{}: a second caughtUp", self.index.connections[number].id),
+                Focus::client(self.client_id).with(position),
+            );
+        }
+        if self.newest != Some(number) || at >= self.standing.removed {
+            return;
+        }
+        for (chat_id, outstanding) in &self.outstanding {
+            for seq in outstanding {
+                let place = (*chat_id, *seq);
+                let before = self
+                    .shown
+                    .get(&place)
+                    .is_some_and(|shown| shown.on.iter().any(|(_, at)| *at < hello));
+                if before && !connected.shown.contains(&place) && !self.holes.contains_key(&place) {
+                    let because = format!("caughtUp came on {}", self.index.connections[number].id);
+                    let hole = Hole {
+                        position,
+                        at,
+                        because,
+                    };
+                    self.holes.insert(place, hole);
+                }
+            }
+        }
+    }
+
+    /// What is still missing at the end, and what the holes were.
+    fn finish(&mut self, report: &mut Report) {
+        for (place, hole) in std::mem::take(&mut self.holes) {
+            let shown = self.shown.get(&place).map_or(&[][..], |shown| &shown.on);
+            let key = self.key(place);
+            if shown.is_empty() && key.is_some_and(|key| self.keys.contains(&key)) {
+                continue;
+            }
+            let (kind, what) = match (shown.first(), shown.iter().find(|(_, at)| *at > hole.at)) {
+                (None, _) => (Kind::Missing, "it never came".to_owned()),
+                (_, Some((on, at))) => (
+                    Kind::OrderBroken,
+                    format!("it came only at {at} on {}", self.index.connections[*on].id),
+                ),
+                (Some((on, at)), None) => (
+                    Kind::UnconfirmedGone,
+                    format!(
+                        "it came at {at} on {} and not again",
+                        self.index.connections[*on].id
+                    ),
+                ),
+            };
+            if kind == Kind::Missing && self.standing.due.is_some() {
+                // Told below, once.
+                continue;
+            }
+            let what = format!("{what}, but {}", hole.because);
+            self.broken(report, kind, hole.position, place, &what);
+        }
+        let chats: Vec<ChatId> = self.index.chats.keys().copied().collect();
+        for chat_id in chats {
+            if self.standing.due.is_some() {
+                self.fill(chat_id, u64::MAX);
+            }
+            self.count_kept(chat_id);
+            let Some(due) = self.standing.due else { continue };
+            let outstanding = self.outstanding.remove(&chat_id).unwrap_or_default();
+            for seq in outstanding {
+                let place = (chat_id, seq);
+                let seen = self.key(place).is_some_and(|key| self.keys.contains(&key));
+                if self.shown.contains_key(&place) || seen {
+                    continue;
+                }
+                let event = &self.index.chats[&chat_id].events[&seq];
+                let what = format!(
+                    "{}, {} of chat {chat_id} at seq {seq}, never came to {}, which was at rest at {due}",
+                    self.said(event),
+                    describe(&event.content),
+                    self.client.device,
+                );
+                let mut focus = Focus::of(self.client_id, chat_id, [seq]);
+                focus.key = self.key(place);
+                report.found(Kind::Missing, event.known, what, focus);
+            }
+        }
+    }
+
+    fn count_kept(&mut self, chat_id: ChatId) {
+        let chat = &self.index.chats[&chat_id];
+        let Some(from) = self.standing.owed_from(chat) else {
+            return;
+        };
+        let kept = chat.events.range(from..).filter(|(seq, event)| {
+            self.shown.contains_key(&(chat_id, **seq))
+                && is_for(event, &self.client.user_id, self.client_id) == Some(true)
+        });
+        self.kept += kept.count() as u64;
+    }
+
+    fn key(&self, place: Place) -> Option<Key> {
+        match &self.index.chats.get(&place.0)?.events.get(&place.1)?.content {
+            Content::Message { key, .. } => Some(*key),
+            Content::Update(_) => None,
+        }
+    }
+
+    fn said(&self, event: &super::chat_log::Happened) -> &'static str {
+        let accepted = match &event.content {
+            Content::Message { key, .. } => self.index.messages.get(key).is_some_and(|message| {
+                message
+                    .attempts
+                    .iter()
+                    .any(|attempt| attempt.answer.success().is_some())
+            }),
+            Content::Update(_) => event.requested.is_some(),
+        };
+        if accepted {
+            "accepted"
+        } else {
+            "revealed by others who got it"
+        }
+    }
+
+    fn broken(&self, report: &mut Report, kind: Kind, position: usize, place: Place, what: &str) {
+        let record = self.index.record_at(position);
+        let mut focus = Focus::of(self.client_id, place.0, [place.1]).with(position);
+        focus.key = self.key(place);
+        let content = self.index.chats[&place.0]
+            .events
+            .get(&place.1)
+            .map_or_else(String::new, |event| format!("{}, ", describe(&event.content)));
+        report.found(
+            kind,
+            record.at,
+            format!(
+                "{}: {content}seq {} of chat {}: {what}",
+                record.connection, place.1, place.0
+            ),
+            focus,
+        );
+    }
+}
+
+/// An event in a few words.
+pub(super) fn describe(content: &Content) -> String {
+    match content {
+        Content::Message { key, user_id } => {
+            format!("{key} of {user_id} ({})", short(key.client_id.0))
+        }
+        Content::Update(update) => {
+            let version = update
+                .version
+                .map_or_else(|| "a change".to_owned(), |version| format!("version {version}"));
+            let list = |sign: &str, users: &BTreeSet<UserId>| {
+                users
+                    .iter()
+                    .take(3)
+                    .fold(String::new(), |list, user| format!("{list} {sign}{user}"))
+            };
+            format!(
+                "{version}{}{} by {}",
+                list("+", &update.added),
+                list("-", &update.removed),
+                update.by
+            )
+        }
+    }
+}
