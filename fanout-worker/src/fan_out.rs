@@ -11,8 +11,8 @@ use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tidings_metadata::Metadata;
 use tidings_nats::{
-    Bus, Entry, Event, FIRST, Inbox, PublishError, Topology, WireError, escape_user, event_headers,
-    inbox_subject,
+    Accepted, Bus, Entry, Event, FIRST, Inbox, Lane, PublishError, Topology, WireError, escape_user,
+    event_headers, inbox_subject,
 };
 use tidings_protocol::{ClientId, UserId};
 use tidings_service::Registration;
@@ -39,6 +39,8 @@ pub(crate) const UNRENEWED_MAX: Duration = Duration::from_secs(8);
 pub(crate) struct Incoming {
     /// Its stream sequence.
     pub(crate) sequence: u64,
+    /// In which order it is told.
+    pub(crate) lane: Lane,
     /// `chat.<partition>.<chat>`.
     pub(crate) subject: String,
     /// As the gateway wrote them.
@@ -84,9 +86,9 @@ pub(crate) struct FanOut {
 /// Where an entry goes.
 type Target = (UserId, Inbox);
 
-/// What earlier tries have stored: the sequence in the inbox's stream, or nothing where the inbox was full and that is
+/// What earlier tries have stored: where in the inbox's stream, or nothing where the inbox was full and that is
 /// marked.
-type Stored = HashMap<Target, Option<u64>>;
+type Stored = HashMap<Target, Option<Accepted>>;
 
 impl FanOut {
     /// Works on an event until it is done, however long that takes, or until it is cancelled.
@@ -158,18 +160,18 @@ impl FanOut {
         let _look = to_first.then_some(look);
         self.publish_all(incoming.sequence, &event, &entry, targets, stored)
             .await?;
-        if !self.registration.is_renewed_within(UNRENEWED_MAX) {
-            return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
-        }
         let told = stored
             .iter()
-            .filter_map(|((user_id, inbox), sequence)| match (inbox, sequence) {
-                (Inbox::Client(client_id), Some(sequence)) => {
-                    Some((*client_id, (self.topology.shard(user_id), *sequence)))
+            .filter_map(|((user_id, inbox), accepted)| match (inbox, accepted) {
+                (Inbox::Client(client_id), Some(accepted)) => {
+                    Some((*client_id, (self.topology.shard(user_id), *accepted)))
                 }
                 _ => None,
             });
-        self.live.notify(&entry, told).await;
+        let in_standing = || self.registration.is_renewed_within(UNRENEWED_MAX);
+        if !self.live.notify(incoming.lane, &entry, told, in_standing).await {
+            return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
+        }
         Ok(event.kind())
     }
 
@@ -290,7 +292,7 @@ impl FanOut {
         event: &Event,
         entry: &Bytes,
         target: Target,
-    ) -> (Target, Result<Option<u64>, PublishError>) {
+    ) -> (Target, Result<Option<Accepted>, PublishError>) {
         let (user_id, inbox) = &target;
         let message_id = match inbox {
             Inbox::Client(client_id) => Entry::message_id(sequence, &client_id.to_string()),
@@ -309,7 +311,7 @@ impl FanOut {
             .publish(subject, headers, entry.clone(), PUBLISH_TIMEOUT)
             .await;
         let published = match published {
-            Ok(accepted) => Ok(Some(accepted.sequence)),
+            Ok(accepted) => Ok(Some(accepted)),
             // Done, but only once it is marked.
             Err(PublishError::SubjectFull) => {
                 metrics::counter!("tidings_fanout_inbox_full_total").increment(1);

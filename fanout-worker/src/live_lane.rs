@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tidings_nats::{Beacon, LiveMessage, Notice, Recipient, live_subject};
+use tidings_nats::{Accepted, Beacon, Lane, LiveMessage, Notice, Recipient, Shard, live_subject};
+use tidings_protocol::ClientId;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -28,7 +29,7 @@ pub(crate) struct LiveLane {
 }
 
 /// Where an entry was stored for a client.
-pub(crate) type Stored = (tidings_protocol::ClientId, (tidings_nats::Shard, u64));
+pub(crate) type Stored = (ClientId, (Shard, Accepted));
 
 impl LiveLane {
     pub(crate) fn new(
@@ -47,16 +48,29 @@ impl LiveLane {
     }
 
     /// Tells the gateways of those clients that are connected. A notice that gets lost leaves a gap in the
-    /// numbers, which the gateway notices; so this never fails.
-    pub(crate) async fn notify(&self, entry: &Bytes, stored: impl Iterator<Item = Stored>) {
+    /// numbers, which the gateway notices; so only this stands in the way: `in_standing` is asked once it is known
+    /// where the clients are, and if it says no then nobody is told, and false is returned. Between the look and
+    /// the telling a process may have been stopped for any time.
+    pub(crate) async fn notify(
+        &self,
+        lane: Lane,
+        entry: &Bytes,
+        stored: impl Iterator<Item = Stored>,
+        in_standing: impl Fn() -> bool,
+    ) -> bool {
         let mut numbers = self.numbers.lock().await;
         let mut by_gateway: HashMap<Arc<str>, Vec<Recipient>> = HashMap::new();
-        for (client_id, (shard, sequence), session) in self.sessions.look_up(stored) {
+        let found = self.sessions.look_up(stored);
+        if !in_standing() {
+            return false;
+        }
+        for (client_id, (shard, accepted), session) in found {
             by_gateway.entry(session.gateway).or_default().push(Recipient {
                 client_id,
                 connection: session.connection,
                 shard,
-                sequence,
+                sequence: accepted.sequence,
+                stored_before: accepted.duplicate,
             });
         }
         metrics::counter!("tidings_fanout_notices_total").increment(by_gateway.len() as u64);
@@ -67,11 +81,13 @@ impl LiveLane {
             let notice = Notice {
                 worker: self.worker,
                 number: *number,
+                lane: Some(lane),
                 entry: entry.clone(),
                 recipients,
             };
             self.send(subject, LiveMessage::Notice(notice)).await;
         }
+        true
     }
 
     /// Tells these gateways how far the worker is.

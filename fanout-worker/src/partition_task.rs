@@ -9,7 +9,9 @@ use async_nats::{Message, Subscriber};
 use futures::StreamExt as _;
 use serde::de::IgnoredAny;
 use serde_json::json;
-use tidings_nats::{CHATS, ConsumerStatus, DeliveryInfo, FANOUT_GROUP, Partition, Pull, fanout_consumer};
+use tidings_nats::{
+    CHATS, ConsumerStatus, DeliveryInfo, FANOUT_GROUP, Lane, Partition, Pull, fanout_consumer,
+};
 use tidings_protocol::ChatId;
 use tidings_service::{NatsConnection, NatsState, Tasks};
 use tokio::sync::{mpsc, watch};
@@ -190,6 +192,10 @@ impl PartitionTask {
                 reply,
                 content: Incoming {
                     sequence: info.stream_sequence,
+                    lane: Lane {
+                        partition: self.handle.partition,
+                        generation,
+                    },
                     subject: message.subject.to_string(),
                     headers: message.headers.unwrap_or_default(),
                     payload: message.payload,

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tidings_nats::{CloseRequest, Entry, LiveMessage, Notice, close_subject, live_subject};
 use tidings_service::{Context, LivingWatch, NatsConnection};
 
-use crate::mailbox::Ending;
+use crate::mailbox::{Ending, Told};
 use crate::sessions::{SessionHandle, Sessions};
 use crate::workers::{Verdict, Workers};
 
@@ -122,15 +122,16 @@ impl Live {
     fn message(&self, payload: &[u8]) {
         match LiveMessage::decode(payload) {
             Ok(LiveMessage::Notice(notice)) => {
-                let verdict = self
-                    .state
-                    .lock()
-                    .workers
-                    .notice(notice.worker, notice.number, Instant::now());
-                if verdict == Verdict::Gap {
+                let arrival = self.state.lock().workers.notice(
+                    notice.worker,
+                    notice.number,
+                    notice.lane,
+                    Instant::now(),
+                );
+                if arrival.verdict == Verdict::Gap {
                     self.doubt("gap");
                 }
-                self.deliver(&notice);
+                self.deliver(&notice, arrival.stamp);
             }
             Ok(LiveMessage::Beacon(beacon)) => {
                 let verdict = self.state.lock().workers.beacon(&beacon, Instant::now());
@@ -147,7 +148,7 @@ impl Live {
         }
     }
 
-    fn deliver(&self, notice: &Notice) {
+    fn deliver(&self, notice: &Notice, stamp: u64) {
         let entry = match Entry::decode(&notice.entry) {
             Ok(entry) => Arc::new(entry),
             Err(error) => {
@@ -158,9 +159,13 @@ impl Live {
         for recipient in &notice.recipients {
             let handle = self.sessions.get(recipient.client_id);
             if let Some(handle) = handle.filter(|handle| handle.connection == recipient.connection) {
-                handle
-                    .mailbox
-                    .notice(entry.clone(), recipient.sequence, notice.entry.len());
+                handle.mailbox.notice(Told {
+                    entry: entry.clone(),
+                    sequence: recipient.sequence,
+                    bytes: notice.entry.len(),
+                    stamp,
+                    stored_before: recipient.stored_before,
+                });
             }
         }
     }
@@ -217,7 +222,7 @@ impl Live {
             }
             let passed = workers.have_passed(fence.handle.revision, fence.invalidations_sequence);
             if passed {
-                fence.handle.mailbox.fence_passed();
+                fence.handle.mailbox.fence_passed(workers.stamp());
             }
             !passed
         });

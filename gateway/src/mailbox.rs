@@ -11,6 +11,21 @@ use tokio::sync::Notify;
 /// Notices that wait for a connection; as many as may be unconfirmed, since no more could be sent.
 const NOTICES_MAX: usize = tidings_protocol::WINDOW_MAX;
 
+/// A notice that names a connection.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// The entry, decoded once for all its recipients here.
+    pub(crate) entry: Arc<Entry>,
+    /// Its stream sequence in the inbox.
+    pub(crate) sequence: u64,
+    /// Its size, for the window.
+    pub(crate) bytes: usize,
+    /// The inbox must be read once after this stamp was given before this is delivered (`workers.rs`).
+    pub(crate) stamp: u64,
+    /// Only the inbox tells whether it is still there.
+    pub(crate) stored_before: bool,
+}
+
 /// What a connection is told.
 #[derive(Debug)]
 pub(crate) enum Mail {
@@ -55,23 +70,27 @@ struct State {
     notices: usize,
     doubt: bool,
     close: Option<Ending>,
+    /// A reading begins, or has begun, after this stamp was given.
+    stamp: u64,
 }
 
 impl Mailbox {
-    /// A notice; if there is no room, doubt instead.
-    pub(crate) fn notice(&self, entry: Arc<Entry>, sequence: u64, bytes: usize) {
+    /// A notice. Doubt instead, if there is no room, or if only the inbox can tell what comes before it.
+    pub(crate) fn notice(&self, told: Told) {
         {
             let mut state = self.state.lock();
+            let in_order = told.stamp <= state.stamp;
+            state.stamp = state.stamp.max(told.stamp);
             if state.doubt {
                 // A reading follows anyway.
                 return;
             }
-            if state.notices < NOTICES_MAX {
+            if in_order && !told.stored_before && state.notices < NOTICES_MAX {
                 state.notices += 1;
                 state.mail.push_back(Mail::Notice {
-                    entry,
-                    sequence,
-                    bytes,
+                    entry: told.entry,
+                    sequence: told.sequence,
+                    bytes: told.bytes,
                 });
             } else {
                 state.doubt();
@@ -86,9 +105,13 @@ impl Mailbox {
         self.filled.notify_one();
     }
 
-    /// Every worker knows of the session.
-    pub(crate) fn fence_passed(&self) {
-        self.state.lock().mail.push_back(Mail::FencePassed);
+    /// Every worker knows of the session. The reading that follows is after this stamp.
+    pub(crate) fn fence_passed(&self, stamp: u64) {
+        {
+            let mut state = self.state.lock();
+            state.stamp = state.stamp.max(stamp);
+            state.mail.push_back(Mail::FencePassed);
+        }
         self.filled.notify_one();
     }
 
@@ -143,5 +166,97 @@ impl State {
             self.mail.shrink_to_fit();
         }
         mail
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidings_nats::{Event, Message};
+    use tidings_protocol::{ChatId, ClientId, MessageId, Timestamp, UserId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn told(sequence: u64, stamp: u64, stored_before: bool) -> Told {
+        let event = Event::Message(Message {
+            chat_id: ChatId(Uuid::nil()),
+            message_id: MessageId(Uuid::nil()),
+            user_id: UserId::new("alice").expect("printable"),
+            client_id: ClientId(Uuid::nil()),
+            sent_at: Timestamp(0),
+            message: String::new(),
+            attachments: vec![],
+        });
+        Told {
+            entry: Arc::new(Entry { seq: sequence, event }),
+            sequence,
+            bytes: 1,
+            stamp,
+            stored_before,
+        }
+    }
+
+    /// What was told, in short.
+    fn taken(mailbox: &Mailbox) -> Vec<String> {
+        let mail = std::iter::from_fn(|| mailbox.try_next());
+        mail.map(|mail| match mail {
+            Mail::Notice { sequence, .. } => sequence.to_string(),
+            other => format!("{other:?}"),
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_notice_of_a_new_lane_is_a_reason_to_read() {
+        let mailbox = Mailbox::default();
+        mailbox.fence_passed(1);
+        mailbox.notice(told(5, 1, false));
+        assert_eq!(taken(&mailbox), ["FencePassed", "5"]);
+        mailbox.notice(told(6, 1, false));
+        mailbox.notice(told(7, 3, false));
+        mailbox.notice(told(8, 3, false));
+        assert_eq!(
+            taken(&mailbox),
+            ["Doubt"],
+            "what is before 7 is read, and so are 6, 7 and 8"
+        );
+        mailbox.notice(told(9, 3, false));
+        mailbox.notice(told(10, 2, false));
+        assert_eq!(taken(&mailbox), ["9", "10"], "read since both lanes began");
+    }
+
+    #[test]
+    fn a_notice_during_a_doubt_moves_the_stamp_too() {
+        let mailbox = Mailbox::default();
+        mailbox.doubt();
+        mailbox.notice(told(5, 2, false));
+        assert_eq!(taken(&mailbox), ["Doubt"]);
+        mailbox.notice(told(6, 2, false));
+        assert_eq!(taken(&mailbox), ["6"]);
+    }
+
+    #[test]
+    fn only_the_inbox_tells_whether_what_was_stored_before_is_still_there() {
+        let mailbox = Mailbox::default();
+        mailbox.notice(told(5, 0, true));
+        assert_eq!(taken(&mailbox), ["Doubt"]);
+    }
+
+    #[test]
+    fn more_than_can_be_unconfirmed_is_read() {
+        let mailbox = Mailbox::default();
+        for sequence in 0..=NOTICES_MAX as u64 {
+            mailbox.notice(told(sequence, 0, false));
+        }
+        assert_eq!(taken(&mailbox), ["Doubt"]);
+    }
+
+    #[test]
+    fn an_end_comes_first_and_the_first_reason_counts() {
+        let mailbox = Mailbox::default();
+        mailbox.doubt();
+        mailbox.close(Ending::Asked(CloseReason::Replaced));
+        mailbox.close(Ending::Restart);
+        assert_eq!(taken(&mailbox), ["Close(Asked(Replaced))", "Doubt"]);
     }
 }

@@ -1,10 +1,15 @@
-//! What the gateway knows of the fan-out workers: whose notices arrived without a gap, and how far each is. A
-//! pure state machine; the time is given.
+//! What the gateway knows of the fan-out workers: whose notices arrived without a gap, which lanes have begun, and
+//! how far each worker is. A pure state machine; the time is given.
+//!
+//! Within a lane the numbers hold the order of a chat. Between lanes nothing does: when a partition moves, what its
+//! new worker tells may overtake what the old one told last, or the old one's may be lost. But the new one began
+//! after the old one's entries were stored. So each beginning of a lane is *stamped*, and whoever gets a notice with
+//! a stamp reads its inbox once after that stamp was given.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use tidings_nats::Beacon;
+use tidings_nats::{Beacon, Lane, Partition};
 use uuid::Uuid;
 
 /// A worker that was not heard of for so long may have told something that got lost. Ten beacons.
@@ -28,19 +33,40 @@ struct Worker {
     invalidations_sequence: u64,
     heard_at: Instant,
     silent: bool,
+    /// The lanes that have begun, one a partition. A worker of before lanes were told has one alone.
+    lanes: HashMap<Option<Partition>, Begun>,
+}
+
+/// The latest lane of a worker in a partition.
+#[derive(Copy, Clone, Debug)]
+struct Begun {
+    generation: u64,
+    stamp: u64,
+}
+
+/// What a notice means for the sessions that it names.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    /// Whether notices are missing before it.
+    pub(crate) verdict: Verdict,
+    /// It may be delivered to whoever has read the inbox since this stamp was given.
+    pub(crate) stamp: u64,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Workers {
-    workers: HashMap<Uuid, Worker>,
+    by_id: HashMap<Uuid, Worker>,
     /// The workers that are registered as alive; they count for fences before they were heard.
     registered: Vec<Uuid>,
+    /// The last stamp that was given.
+    stamp: u64,
 }
 
 impl Workers {
-    /// A notice with its number.
-    pub(crate) fn notice(&mut self, worker: Uuid, number: u64, now: Instant) -> Verdict {
+    /// A notice with its number and lane.
+    pub(crate) fn notice(&mut self, worker: Uuid, number: u64, lane: Option<Lane>, now: Instant) -> Arrival {
+        let next = self.stamp + 1;
         let worker = self.heard(worker, now);
         let verdict = match number {
             _ if number == worker.notices + 1 => Verdict::InOrder,
@@ -48,7 +74,31 @@ impl Workers {
             _ => Verdict::Gap,
         };
         worker.notices = worker.notices.max(number);
-        verdict
+        let generation = lane.map_or(0, |lane| lane.generation);
+        let lane = worker
+            .lanes
+            .entry(lane.map(|lane| lane.partition))
+            .and_modify(|begun| {
+                // What was started in an earlier lane may end in a later one, and is taken for the later one's.
+                if begun.generation < generation {
+                    *begun = Begun {
+                        generation,
+                        stamp: next,
+                    };
+                }
+            })
+            .or_insert(Begun {
+                generation,
+                stamp: next,
+            });
+        let stamp = lane.stamp;
+        self.stamp = self.stamp.max(stamp);
+        Arrival { verdict, stamp }
+    }
+
+    /// The last stamp that was given. A reading that begins now is after all of them.
+    pub(crate) const fn stamp(&self) -> u64 {
+        self.stamp
     }
 
     /// A beacon. A gap means that notices before it were lost.
@@ -60,7 +110,8 @@ impl Workers {
             Verdict::InOrder
         };
         worker.notices = worker.notices.max(beacon.notices);
-        worker.sessions_revision = worker.sessions_revision.max(beacon.sessions_revision);
+        // Not the highest: a bucket that was made anew counts from 1 again.
+        worker.sessions_revision = beacon.sessions_revision;
         worker.invalidations_sequence = worker.invalidations_sequence.max(beacon.invalidations_sequence);
         verdict
     }
@@ -68,7 +119,7 @@ impl Workers {
     /// Which workers are registered as alive. Whoever is neither registered nor heard is forgotten.
     pub(crate) fn registered(&mut self, workers: Vec<Uuid>) {
         let silent = |worker: &Worker| worker.silent;
-        self.workers
+        self.by_id
             .retain(|id, worker| workers.contains(id) || !silent(worker));
         self.registered = workers;
     }
@@ -76,7 +127,7 @@ impl Workers {
     /// Whether a worker has fallen silent since the last call.
     pub(crate) fn any_fell_silent(&mut self, now: Instant) -> bool {
         let mut any = false;
-        for worker in self.workers.values_mut() {
+        for worker in self.by_id.values_mut() {
             if !worker.silent && now.duration_since(worker.heard_at) > SILENCE_MAX {
                 worker.silent = true;
                 any = true;
@@ -94,17 +145,18 @@ impl Workers {
         };
         self.registered
             .iter()
-            .all(|id| self.workers.get(id).is_some_and(passed))
-            && self.workers.values().filter(|worker| !worker.silent).all(passed)
+            .all(|id| self.by_id.get(id).is_some_and(passed))
+            && self.by_id.values().filter(|worker| !worker.silent).all(passed)
     }
 
     fn heard(&mut self, worker: Uuid, now: Instant) -> &mut Worker {
-        let worker = self.workers.entry(worker).or_insert(Worker {
+        let worker = self.by_id.entry(worker).or_insert(Worker {
             notices: 0,
             sessions_revision: 0,
             invalidations_sequence: 0,
             heard_at: now,
             silent: false,
+            lanes: HashMap::new(),
         });
         worker.heard_at = now;
         worker.silent = false;
@@ -128,18 +180,66 @@ mod tests {
         }
     }
 
+    const fn lane(partition: u16, generation: u64) -> Option<Lane> {
+        Some(Lane {
+            partition: Partition(partition),
+            generation,
+        })
+    }
+
     #[test]
     fn a_gap_is_seen_by_the_notice_or_the_beacon_behind_it() {
         let now = Instant::now();
         let mut workers = Workers::default();
-        assert_eq!(workers.notice(A, 1, now), Verdict::InOrder);
-        assert_eq!(workers.notice(A, 3, now), Verdict::Gap);
-        assert_eq!(workers.notice(A, 3, now), Verdict::Known);
-        assert_eq!(workers.notice(A, 4, now), Verdict::InOrder);
+        let notice =
+            |workers: &mut Workers, worker, number| workers.notice(worker, number, lane(0, 1), now).verdict;
+        assert_eq!(notice(&mut workers, A, 1), Verdict::InOrder);
+        assert_eq!(notice(&mut workers, A, 3), Verdict::Gap);
+        assert_eq!(notice(&mut workers, A, 3), Verdict::Known);
+        assert_eq!(notice(&mut workers, A, 4), Verdict::InOrder);
         assert_eq!(workers.beacon(&beacon(A, 4, 0, 0), now), Verdict::InOrder);
         assert_eq!(workers.beacon(&beacon(A, 5, 0, 0), now), Verdict::Gap);
-        assert_eq!(workers.notice(A, 6, now), Verdict::InOrder);
-        assert_eq!(workers.notice(B, 2, now), Verdict::Gap);
+        assert_eq!(notice(&mut workers, A, 6), Verdict::InOrder);
+        assert_eq!(notice(&mut workers, B, 2), Verdict::Gap);
+    }
+
+    #[test]
+    fn each_beginning_of_a_lane_is_stamped() {
+        let now = Instant::now();
+        let mut workers = Workers::default();
+        let mut stamp = |worker, number, lane: Option<Lane>| workers.notice(worker, number, lane, now).stamp;
+        assert_eq!(stamp(A, 1, lane(0, 4)), 1);
+        assert_eq!(stamp(A, 2, lane(0, 4)), 1);
+        assert_eq!(stamp(A, 3, lane(9, 4)), 2, "another partition");
+        assert_eq!(stamp(B, 1, lane(0, 1)), 3, "the partition has moved");
+        assert_eq!(
+            stamp(A, 4, lane(0, 4)),
+            1,
+            "what the old worker tells late is in its old place"
+        );
+        assert_eq!(stamp(A, 5, lane(0, 6)), 4, "the partition has come back");
+        assert_eq!(stamp(A, 6, lane(0, 4)), 4, "started before, told after");
+        assert_eq!(stamp(B, 2, None), 5, "a worker that does not tell lanes has one");
+        assert_eq!(stamp(B, 3, None), 5);
+        assert_eq!(workers.stamp(), 5);
+    }
+
+    #[test]
+    fn a_worker_that_was_forgotten_begins_its_lanes_again() {
+        let start = Instant::now();
+        let mut workers = Workers::default();
+        assert_eq!(workers.notice(A, 1, lane(0, 1), start).stamp, 1);
+        let later = start + Duration::from_secs(6);
+        assert!(workers.any_fell_silent(later));
+        workers.registered(vec![]);
+        let arrival = workers.notice(A, 2, lane(0, 1), later);
+        assert_eq!(
+            arrival,
+            Arrival {
+                verdict: Verdict::Gap,
+                stamp: 2
+            }
+        );
     }
 
     #[test]

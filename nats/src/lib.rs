@@ -31,7 +31,7 @@ pub use headers::{
     CHAT as HEADER_CHAT, FROM as HEADER_FROM, KIND as HEADER_KIND, REASON as HEADER_REASON, event_headers,
 };
 pub use invalidation::Invalidation;
-pub use live::{Beacon, LiveMessage, Notice, Recipient};
+pub use live::{Beacon, Lane, LiveMessage, Notice, Recipient};
 pub use lost::{LOST_CHATS_MAX, LOST_KIND, Lost};
 pub use publish::{Accepted, PublishError};
 pub use session_key::SessionKey;

@@ -6,7 +6,7 @@ use tidings_protocol::{ChatId, UserId};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// A part of CHATS: `fanout-<p>` reads it, in order.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Partition(pub u16);
 
 /// A part of the inboxes: stream `INBOX_<s>`.

@@ -163,10 +163,12 @@ mod tests {
                         connection: 1,
                         shard: Shard(16),
                         sequence: 1,
+                        stored_before: false,
                     };
                     let notice = LiveMessage::Notice(Notice {
                         worker: uuid,
                         number: seq,
+                        lane: None,
                         entry: entry.encode(),
                         recipients: vec![recipient],
                     });

@@ -4,8 +4,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidings_nats::{
-    Beacon, ChatUpdate, CloseRequest, Entry, Event, Invalidation, LiveMessage, Lost, Message, Notice,
-    Recipient,
+    Beacon, ChatUpdate, CloseRequest, Entry, Event, Invalidation, Lane, LiveMessage, Lost, Message,
+    Notice, Recipient,
 };
 use tidings_protocol::{
     Attachment, AttachmentId, ChatId, ChatKind, ClientId, MessageId, Role, Timestamp, UserId,
@@ -25,6 +25,7 @@ pub(crate) enum Shown {
     Notice {
         worker: Uuid,
         number: u64,
+        lane: Option<Lane>,
         entry: ShownEntry,
         recipients: Vec<Recipient>,
     },
@@ -138,6 +139,7 @@ fn notice(notice: Notice, show_body: bool) -> anyhow::Result<Shown> {
     Ok(Shown::Notice {
         worker: notice.worker,
         number: notice.number,
+        lane: notice.lane,
         entry: self::entry(entry, show_body),
         recipients: notice.recipients,
     })
