@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_nats::{Bus, Inbox, Shard, Topology, inbox_subject};
+use tidings_nats::{Bus, Shard, Topology, inbox_subjects};
 
 use crate::inbox_reader::last_sequences;
 use crate::sessions::{SessionHandle, Sessions};
@@ -29,11 +29,8 @@ async fn check(bus: &Bus, topology: &Topology, shard: Shard, sessions: &[Arc<Ses
     }
     let mut by_subject: HashMap<String, &Arc<SessionHandle>> = HashMap::new();
     for session in sessions {
-        let own = inbox_subject(topology, &session.user_id, Inbox::Client(session.client_id));
-        by_subject.insert(own, session);
-        if session.heir {
-            by_subject.insert(inbox_subject(topology, &session.user_id, Inbox::First), session);
-        }
+        let subjects = inbox_subjects(topology, &session.user_id, session.client_id, session.heir);
+        by_subject.extend(subjects.into_iter().map(|subject| (subject, session)));
     }
     let subjects: Vec<String> = by_subject.keys().cloned().collect();
     match last_sequences(bus, shard, &subjects).await {

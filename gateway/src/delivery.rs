@@ -1,10 +1,35 @@
-//! An entry, as a frame for one connection.
+//! What an inbox holds, as a frame for one connection.
 
-use tidings_nats::{ChatUpdate, Entry, Event};
-use tidings_protocol::{self as protocol, NewMessage, Role, ServerFrame, UserId, You};
+use std::sync::Arc;
+
+use tidings_nats::{ChatUpdate, Entry, Event, Lost};
+use tidings_protocol::{self as protocol, InboxTrimmed, NewMessage, Role, ServerFrame, UserId, You};
+
+/// What is stored in an inbox under one sequence.
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    /// An event.
+    Entry(Arc<Entry>),
+    /// A mark of what is missing.
+    Lost(Arc<Lost>),
+}
 
 /// The frame with the delivery's number, for this reader.
-pub(crate) fn frame(entry: &Entry, delivery: u64, reader: &UserId) -> ServerFrame {
+pub(crate) fn frame(body: &Body, delivery: u64, reader: &UserId) -> ServerFrame {
+    match body {
+        Body::Entry(entry) => event(entry, delivery, reader),
+        Body::Lost(lost) => ServerFrame::InboxTrimmed(InboxTrimmed {
+            delivery,
+            reason: lost.reason,
+            missed: lost.missed,
+            since: lost.since,
+            until: lost.until,
+            chats: lost.chats.clone(),
+        }),
+    }
+}
+
+fn event(entry: &Entry, delivery: u64, reader: &UserId) -> ServerFrame {
     match &entry.event {
         Event::Message(message) => ServerFrame::NewMessage(NewMessage {
             delivery,

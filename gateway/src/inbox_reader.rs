@@ -8,12 +8,13 @@ use std::time::Duration;
 use async_nats::Subscriber;
 use futures::StreamExt as _;
 use tidings_nats::{
-    ApiError, Bus, ConsumerStatus, DeliveryInfo, Entry, Inbox, Pull, Shard, StoredMessage, Topology,
-    durable_config, inbox_stream, inbox_subject,
+    ApiError, Bus, ConsumerStatus, DeliveryInfo, Entry, Lost, Pull, Shard, StartedDurable, StoredMessage,
+    Topology, durable_config, inbox_stream, inbox_subjects, is_mark,
 };
 use tidings_protocol::{ClientId, UserId};
 use tokio::sync::Semaphore;
 
+use crate::delivery::Body;
 use crate::inbox_session::{Reading, Stored};
 
 /// A call about a durable that takes longer: its node is down, or busy. The inbox is read by Direct Get then.
@@ -29,10 +30,14 @@ pub(crate) const READINGS_MAX: usize = 32;
 /// Entries of one request; more would let one inbox keep a server busy.
 const BATCH_MAX: usize = 256;
 
+/// How often the leader is asked what follows before a reading ends without its word that nothing does: under
+/// constant traffic it never would.
+const CONFIRMATIONS_MAX: usize = 2;
+
 /// What a reading found.
 #[derive(Debug)]
 pub(crate) struct Read {
-    pub(crate) entries: Vec<Stored<Arc<Entry>>>,
+    pub(crate) entries: Vec<Stored<Body>>,
     pub(crate) complete: bool,
 }
 
@@ -43,7 +48,8 @@ pub(crate) struct InboxReader {
     shard: Shard,
     stream: String,
     client_id: ClientId,
-    /// The client's own subject, and the one it inherited.
+    heir: bool,
+    /// The client's own subject, the one it inherited, and those of their marks.
     subjects: Vec<String>,
     durable: Option<Durable>,
     /// Readings under way in this process.
@@ -59,6 +65,48 @@ struct Durable {
     next: u64,
 }
 
+/// What was found so far, subject by subject.
+#[derive(Debug)]
+struct Found {
+    messages: Vec<StoredMessage>,
+    /// Up to where each subject was read.
+    read: Vec<u64>,
+    /// Whether each subject was read to what seemed to be its end.
+    open: Vec<bool>,
+    /// Beyond this, a subject that was not read to its end may hold something.
+    bound: u64,
+}
+
+impl Found {
+    /// Nothing, of so many subjects that all were read up to a sequence.
+    fn new(read_up_to: u64, subjects: usize) -> Self {
+        Self {
+            messages: Vec::new(),
+            read: vec![read_up_to; subjects],
+            open: vec![true; subjects],
+            bound: u64::MAX,
+        }
+    }
+
+    /// What follows in a subject, and whether there is more.
+    fn add(&mut self, subject: usize, messages: Vec<StoredMessage>, more: bool) {
+        if let Some(last) = messages.last() {
+            self.read[subject] = last.sequence;
+            if more {
+                self.open[subject] = false;
+                self.bound = self.bound.min(last.sequence);
+            }
+        }
+        self.messages.extend(messages);
+    }
+
+    /// The last sequence that was found.
+    fn last(&self) -> u64 {
+        let sequences = self.messages.iter().map(|message| message.sequence);
+        sequences.max().unwrap_or(0)
+    }
+}
+
 impl InboxReader {
     pub(crate) fn new(
         bus: Bus,
@@ -69,16 +117,13 @@ impl InboxReader {
         readings: Arc<Semaphore>,
     ) -> Self {
         let shard = topology.shard(user_id);
-        let mut subjects = vec![inbox_subject(&topology, user_id, Inbox::Client(client_id))];
-        if heir {
-            subjects.push(inbox_subject(&topology, user_id, Inbox::First));
-        }
         Self {
             bus,
             shard,
             stream: inbox_stream(shard),
             client_id,
-            subjects,
+            heir,
+            subjects: inbox_subjects(&topology, user_id, client_id, heir),
             durable: None,
             readings,
         }
@@ -112,15 +157,19 @@ impl InboxReader {
         new: bool,
     ) -> Result<u64, ApiError> {
         if new {
-            let config = durable_config(&topology, user_id, self.client_id, self.subjects.len() > 1);
-            self.bus
-                .create_durable(self.shard, &config, DURABLE_TIMEOUT)
-                .await?;
+            self.create_durable(topology, user_id).await?;
         }
-        let info = self
-            .bus
-            .reset_durable(self.shard, self.client_id, DURABLE_TIMEOUT)
-            .await?;
+        let mut started = self.reset_durable().await?;
+        if !self.reads_all(&started) {
+            // An earlier version made it, or the client was not the heir then.
+            self.create_durable(topology, user_id).await?;
+            started = self.reset_durable().await?;
+        }
+        if !self.reads_all(&started) {
+            return Err(ApiError::Malformed(
+                "the durable does not read every subject".to_owned(),
+            ));
+        }
         let reply = self.bus.client().new_inbox();
         let replies = self
             .bus
@@ -133,13 +182,32 @@ impl InboxReader {
             reply,
             next: 1,
         });
-        Ok(info.unconfirmed())
+        Ok(started.info.unconfirmed())
+    }
+
+    async fn create_durable(&self, topology: Topology, user_id: &UserId) -> Result<(), ApiError> {
+        let config = durable_config(&topology, user_id, self.client_id, self.heir);
+        self.bus
+            .create_durable(self.shard, &config, DURABLE_TIMEOUT)
+            .await
+    }
+
+    async fn reset_durable(&self) -> Result<StartedDurable, ApiError> {
+        self.bus
+            .reset_durable(self.shard, self.client_id, DURABLE_TIMEOUT)
+            .await
+    }
+
+    fn reads_all(&self, started: &StartedDurable) -> bool {
+        let wanted = self.subjects.iter();
+        wanted.len() == started.subjects.len()
+            && wanted.clone().all(|subject| started.subjects.contains(subject))
     }
 
     /// In the background: DELETE without waiting, then CREATE, which lands on a node that is up.
     fn remake_durable(&self, topology: Topology, user_id: &UserId) {
         let (bus, shard, client_id) = (self.bus.clone(), self.shard, self.client_id);
-        let config = durable_config(&topology, user_id, client_id, self.subjects.len() > 1);
+        let config = durable_config(&topology, user_id, client_id, self.heir);
         tokio::spawn(async move {
             let _ = bus.delete_durable(shard, client_id, DURABLE_TIMEOUT).await;
             if let Err(error) = bus.create_durable(shard, &config, READ_TIMEOUT).await {
@@ -206,7 +274,7 @@ impl InboxReader {
                     durable.next += 1;
                     empty = info.pending == 0;
                     last = info.stream_sequence;
-                    entries.extend(self.stored(info.stream_sequence, &message.payload));
+                    entries.extend(self.stored(info.stream_sequence, &message.subject, &message.payload));
                 }
                 Some(ConsumerStatus::Heartbeat) => {}
                 Some(ConsumerStatus::Empty) => empty = true,
@@ -221,74 +289,91 @@ impl InboxReader {
                 complete: false,
             });
         }
-        self.confirm_end(entries, last).await
+        // The durable reads all subjects in stream order.
+        let mut read = self.confirm_end(Found::new(last, self.subjects.len())).await?;
+        entries.append(&mut read.entries);
+        Ok(Read { entries, ..read })
     }
 
-    /// Reads each subject and merges by sequence, only as far as every subject was read.
-    async fn read_direct(&mut self, reading: Reading) -> Result<Read, ApiError> {
+    /// Reads the subjects of entries and merges by sequence; marks are left to [`Self::confirm_end`], since there are
+    /// few.
+    async fn read_direct(&self, reading: Reading) -> Result<Read, ApiError> {
         let batch = reading.count.min(BATCH_MAX) as u32;
-        let mut messages: Vec<StoredMessage> = Vec::new();
-        let mut read_up_to = u64::MAX;
-        for subject in &self.subjects {
-            let (read, more) = self
-                .bus
-                .next_by_subject(
-                    &self.stream,
-                    subject,
-                    reading.from,
-                    batch,
-                    reading.bytes as u32,
-                    READ_TIMEOUT,
-                )
-                .await?;
-            if let (true, Some(last)) = (more, read.last()) {
-                read_up_to = read_up_to.min(last.sequence);
+        let bytes = reading.bytes as u32;
+        let reads = self.subjects.iter().map(|subject| async move {
+            if is_mark(subject) {
+                return Ok((Vec::new(), false));
             }
-            messages.extend(read);
+            self.bus
+                .next_by_subject(&self.stream, subject, reading.from, batch, bytes, READ_TIMEOUT)
+                .await
+        });
+        let reads = futures::future::try_join_all(reads).await?;
+        let mut found = Found::new(reading.from - 1, self.subjects.len());
+        for (index, (messages, more)) in reads.into_iter().enumerate() {
+            found.add(index, messages, more);
         }
-        messages.sort_by_key(|message| message.sequence);
-        messages.retain(|message| message.sequence <= read_up_to);
-        let last = messages
-            .last()
-            .map_or(reading.from - 1, |message| message.sequence);
-        let entries = messages
-            .iter()
-            .filter_map(|message| self.stored(message.sequence, &message.payload))
-            .collect();
-        if read_up_to < u64::MAX {
-            return Ok(Read {
-                entries,
-                complete: false,
-            });
-        }
-        self.confirm_end(entries, last).await
+        self.confirm_end(found).await
     }
 
-    /// Whoever answered may have been behind; the leader says whether something is stored after `last`, and what.
-    async fn confirm_end(&self, mut entries: Vec<Stored<Arc<Entry>>>, last: u64) -> Result<Read, ApiError> {
-        let mut next: Option<StoredMessage> = None;
-        for subject in &self.subjects {
-            let found = self
-                .bus
-                .leader_next(&self.stream, subject, last + 1, READ_TIMEOUT)
-                .await?;
-            next = match (next, found) {
-                (Some(a), Some(b)) => Some(if a.sequence < b.sequence { a } else { b }),
-                (a, b) => a.or(b),
+    /// Whoever answered may have been behind, and each subject was read at another moment: the leader says what
+    /// follows in each. Only if nothing does, everything is read.
+    async fn confirm_end(&self, mut found: Found) -> Result<Read, ApiError> {
+        let mut verified = 0;
+        for _ in 0..CONFIRMATIONS_MAX {
+            let next = self.all_next(&found).await?;
+            let Some(first) = next.iter().map(|(_, message)| message.sequence).min() else {
+                // What was found was stored before the leader was asked, and so was everything before it.
+                return Ok(self.read_up_to(found, u64::MAX, true));
             };
+            verified = first.min(found.last());
+            for (index, message) in next {
+                found.add(index, vec![message], false);
+            }
         }
-        let complete = next.is_none();
-        entries.extend(next.and_then(|message| self.stored(message.sequence, &message.payload)));
-        Ok(Read { entries, complete })
+        Ok(self.read_up_to(found, verified, false))
+    }
+
+    /// What follows in each subject that was read to its end, by subject.
+    async fn all_next(&self, found: &Found) -> Result<Vec<(usize, StoredMessage)>, ApiError> {
+        let open = (0..self.subjects.len()).filter(|index| found.open[*index]);
+        let asked = open.map(|index| async move {
+            let from = found.read[index] + 1;
+            let next = self
+                .bus
+                .leader_next(&self.stream, &self.subjects[index], from, READ_TIMEOUT);
+            Ok(next.await?.map(|message| (index, message)))
+        });
+        let next = futures::future::try_join_all(asked).await?;
+        Ok(next.into_iter().flatten().collect())
+    }
+
+    /// What was found up to a sequence, and up to where every subject was read.
+    fn read_up_to(&self, mut found: Found, verified: u64, end: bool) -> Read {
+        let verified = verified.min(found.bound);
+        found.messages.sort_by_key(|message| message.sequence);
+        found.messages.retain(|message| message.sequence <= verified);
+        let messages = found.messages.iter();
+        Read {
+            entries: messages
+                .filter_map(|message| self.stored(message.sequence, &message.subject, &message.payload))
+                .collect(),
+            complete: end && found.bound == u64::MAX,
+        }
     }
 
     /// An entry that cannot be read is skipped, told and kept: a newer gateway may read it.
-    fn stored(&self, sequence: u64, payload: &[u8]) -> Option<Stored<Arc<Entry>>> {
-        match Entry::decode(payload) {
-            Ok(entry) => Some(Stored {
+    fn stored(&self, sequence: u64, subject: &str, payload: &[u8]) -> Option<Stored<Body>> {
+        let body = if is_mark(subject) {
+            Lost::decode(payload).map(|lost| Body::Lost(Arc::new(lost)))
+        } else {
+            Entry::decode(payload).map(|entry| Body::Entry(Arc::new(entry)))
+        };
+        match body {
+            Ok(body) => Some(Stored {
                 sequence,
                 bytes: payload.len(),
-                body: Arc::new(entry),
+                body,
             }),
             Err(error) => {
                 metrics::counter!("tidings_unreadable_entries_total").increment(1);

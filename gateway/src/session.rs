@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tidings_nats::{CloseReason, Entry};
+use tidings_nats::CloseReason;
 use tidings_protocol::{
     CaughtUp, ChatId, ClientFrame, CloseCode, Error, ErrorCode, FrameError, Notice, NoticeCode, PING_SECONDS,
     Reply, SendMessage, TokenExpiring,
@@ -15,7 +15,7 @@ use tidings_protocol::{
 use tidings_service::{Claims, clock};
 use tokio::time::Instant;
 
-use crate::delivery;
+use crate::delivery::{self, Body};
 use crate::gateway::Gateway;
 use crate::hello::{Opened, RETRY_AFTER_MS_MAX};
 use crate::inbox_reader::{InboxReader, Read};
@@ -93,8 +93,8 @@ struct Session {
     handle: Arc<SessionHandle>,
     wire: Wire,
     claims: Claims,
-    inbox: InboxSession<Arc<Entry>>,
-    actions: Vec<Action<Arc<Entry>>>,
+    inbox: InboxSession<Body>,
+    actions: Vec<Action<Body>>,
     reader: Option<InboxReader>,
     reading: Option<BoxFuture<'static, (InboxReader, Read)>>,
     requests: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -278,7 +278,7 @@ impl Session {
                 } => Input::Notice(Stored {
                     sequence,
                     bytes,
-                    body: entry,
+                    body: Body::Entry(entry),
                 }),
             };
             self.inbox.handle(input, &mut self.actions);

@@ -8,7 +8,7 @@ use tidings_protocol::{ClientId, UserId};
 
 use crate::api::{ApiError, Bus};
 use crate::shard::{Shard, Topology};
-use crate::subject::{Inbox, inbox_stream, inbox_subject};
+use crate::subject::{Inbox, inbox_stream, inbox_subject, lost_subject};
 
 /// The counts of a durable. Unprocessed and outstanding together are what the client has yet to confirm.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -28,10 +28,29 @@ impl DurableInfo {
     }
 }
 
+/// A durable that was started anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartedDurable {
+    /// What waits.
+    pub info: DurableInfo,
+    /// Which subjects it reads.
+    pub subjects: Vec<String>,
+}
+
+/// The subjects of a client's inbox: its own, its marks, and both of the inbox `first` where it is the heir.
+pub fn inbox_subjects(topology: &Topology, user_id: &UserId, client_id: ClientId, heir: bool) -> Vec<String> {
+    let own = inbox_subject(topology, user_id, Inbox::Client(client_id));
+    let mut subjects = vec![lost_subject(&own), own];
+    if heir {
+        let first = inbox_subject(topology, user_id, Inbox::First);
+        subjects.extend([lost_subject(&first), first]);
+    }
+    subjects
+}
+
 /// The configuration of a client's durable, as the API takes it. An heir reads the `first` inbox too.
 pub fn durable_config(topology: &Topology, user_id: &UserId, client_id: ClientId, heir: bool) -> Value {
-    let own = inbox_subject(topology, user_id, Inbox::Client(client_id));
-    let mut config = json!({
+    json!({
         "name": client_id.to_string(),
         "durable_name": client_id.to_string(),
         "description": format!("Inbox of a client of {user_id}: unprocessed + outstanding = unconfirmed."),
@@ -47,19 +66,13 @@ pub fn durable_config(topology: &Topology, user_id: &UserId, client_id: ClientId
         // is made again at no cost, since the stream is the truth.
         "num_replicas": 1,
         "mem_storage": false,
+        "filter_subjects": inbox_subjects(topology, user_id, client_id, heir),
         "metadata": { "owner": "tidings" }
-    });
-    if heir {
-        let first = inbox_subject(topology, user_id, Inbox::First);
-        config["filter_subjects"] = json!([own, first]);
-    } else {
-        config["filter_subject"] = json!(own);
-    }
-    config
+    })
 }
 
 impl Bus {
-    /// Makes the durable, or finds it as it should be.
+    /// Makes the durable, or brings it to this configuration.
     pub async fn create_durable(
         &self,
         shard: Shard,
@@ -75,15 +88,31 @@ impl Bus {
     }
 
     /// Starts the durable anew at sequence 1: everything stored is delivered again, in stream order, with
-    /// consumer sequences 1, 2, 3, … Says what waits.
+    /// consumer sequences 1, 2, 3, … Says what waits, and on which subjects.
     pub async fn reset_durable(
         &self,
         shard: Shard,
         client_id: ClientId,
         timeout: Duration,
-    ) -> Result<DurableInfo, ApiError> {
+    ) -> Result<StartedDurable, ApiError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            #[serde(flatten)]
+            info: DurableInfo,
+            config: Config,
+        }
+        #[derive(Deserialize)]
+        struct Config {
+            #[serde(default)]
+            filter_subject: Option<String>,
+            #[serde(default)]
+            filter_subjects: Vec<String>,
+        }
         let subject = format!("CONSUMER.RESET.{}.{client_id}", inbox_stream(shard));
-        self.api(&subject, &json!({ "seq": 1 }), timeout).await
+        let Answer { info, config } = self.api(&subject, &json!({ "seq": 1 }), timeout).await?;
+        let mut subjects = config.filter_subjects;
+        subjects.extend(config.filter_subject);
+        Ok(StartedDurable { info, subjects })
     }
 
     /// The durable's counts.

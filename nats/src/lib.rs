@@ -25,7 +25,7 @@ pub use api::{ApiError, Bus};
 pub use close_request::{CloseReason, CloseRequest};
 pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
 pub use direct_get::{DirectGetError, StoredMessage};
-pub use durable::{DurableInfo, durable_config};
+pub use durable::{DurableInfo, StartedDurable, durable_config, inbox_subjects};
 pub use event::{ChatUpdate, Entry, Event, Message};
 pub use headers::{
     CHAT as HEADER_CHAT, FROM as HEADER_FROM, KIND as HEADER_KIND, REASON as HEADER_REASON, event_headers,
@@ -38,7 +38,7 @@ pub use session_key::SessionKey;
 pub use shard::{Partition, Shard, Topology};
 pub use subject::{
     FIRST, Inbox, chat_subject, close_subject, dead_letter_subject, escape_user, fanout_consumer,
-    inbox_stream, inbox_subject, invalidation_subject, live_subject, lost_subject, unescape_user,
+    inbox_stream, inbox_subject, invalidation_subject, is_mark, live_subject, lost_subject, unescape_user,
 };
 pub use wire::{FORMAT, WireError};
 

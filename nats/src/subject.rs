@@ -78,6 +78,11 @@ pub fn lost_subject(inbox_subject: &str) -> String {
     format!("{inbox_subject}.lost")
 }
 
+/// Whether a subject in an inbox's stream is one of marks: `inbox.<shard>.<user>.<client>.lost`.
+pub fn is_mark(subject: &str) -> bool {
+    subject.split('.').nth(4) == Some("lost")
+}
+
 /// `live.<gateway>`: notices and beacons for one gateway process.
 pub fn live_subject(gateway: &str) -> String {
     format!("live.{gateway}")
@@ -142,6 +147,8 @@ mod tests {
             format!("inbox.{shard}.alice.018f4e2a-7c3b-7a10-8000-000000000002")
         );
         assert_eq!(lost_subject(&subject), format!("{subject}.lost"));
+        assert!(is_mark(&lost_subject(&subject)) && !is_mark(&subject));
+        assert!(!is_mark("inbox.07.lost.first"));
         assert_eq!(inbox_stream(Shard(7)), "INBOX_07");
         assert_eq!(fanout_consumer(Partition(31)), "fanout-31");
         assert_eq!(

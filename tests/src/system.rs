@@ -26,6 +26,8 @@ pub struct SystemOptions {
     pub rate_limits: bool,
     /// Whether clients have durables.
     pub inbox_durables: bool,
+    /// Further settings of its services, as environment variables.
+    pub settings: Vec<(&'static str, String)>,
 }
 
 impl Default for SystemOptions {
@@ -38,6 +40,7 @@ impl Default for SystemOptions {
             inbox_workers: 2,
             rate_limits: false,
             inbox_durables: true,
+            settings: Vec::new(),
         }
     }
 }
@@ -80,6 +83,7 @@ impl System {
             .args(["--inbox-workers", &options.inbox_workers.to_string()])
             .args(["--rate-limits", on_off(options.rate_limits)])
             .args(["--inbox-durables", on_off(options.inbox_durables)])
+            .envs(options.settings.iter().map(|(name, value)| (name, value)))
             .env(tidings_service::EXIT_WITH_STDIN, "1")
             .env(
                 "TIDINGS_LOG",

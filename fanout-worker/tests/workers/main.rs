@@ -1,6 +1,7 @@
 //! Fan-out workers on real servers.
 
 mod fan_out;
+mod overflow;
 mod support;
 mod two_workers;
 mod weather;
