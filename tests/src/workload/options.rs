@@ -65,6 +65,9 @@ pub struct WorkloadReport {
     pub unknown: u64,
     /// Connections that were welcomed.
     pub connections: u64,
+    /// Connections that were closed with 4409 though the device had made no newer one that it held: an attempt that it
+    /// had given up was answered by a gateway that came back to life, and took the device's place.
+    pub replaced_by_itself: u64,
     /// Devices that did not come to rest.
     pub not_at_rest: u64,
     /// How long it took to come to rest.
@@ -75,12 +78,14 @@ impl fmt::Display for WorkloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "workload: {} accepted, {} deliveries, {} retries, {} unknown, {} connections; at rest after {:.1} s ({} devices not)",
+            "workload: {} accepted, {} deliveries, {} retries, {} unanswered, {} connections ({} replaced by themselves); \
+             at rest after {:.1} s ({} devices not)",
             self.accepted,
             self.deliveries,
             self.retries,
             self.unknown,
             self.connections,
+            self.replaced_by_itself,
             self.rest.as_secs_f64(),
             self.not_at_rest,
         )

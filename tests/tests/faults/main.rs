@@ -1,0 +1,3 @@
+//! Nothing lost, nothing twice, in order: workloads under faults, judged from what clients saw.
+
+mod plain;

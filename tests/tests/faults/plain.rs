@@ -1,0 +1,68 @@
+//! The workload and the judge with nothing in between, and with processes that are killed one after the other.
+
+use std::time::Duration;
+
+use tidings_tests::history::{Happening, Recorder, Run};
+use tidings_tests::judge::{Verdict, judge};
+use tidings_tests::workload::{Targets, Workload, WorkloadOptions, WorkloadReport};
+use tidings_tests::{System, SystemOptions};
+
+/// Messages that are accepted before the next thing is done: enough that whoever is hit has some in hand.
+const BETWEEN: u64 = 60;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_workload_keeps_every_promise() {
+    let system = System::start(&SystemOptions::default()).await;
+    let seed = 1;
+    let recorder = Recorder::in_memory();
+    let workload = Workload::start(targets(&system), seed, options(), recorder.clone()).await;
+    until_accepted(&workload, workload.accepted() + BETWEEN).await;
+    for name in ["gateway-1", "fanout-worker-1", "inbox-worker-1", "nats-1", "postgres"] {
+        recorder.happened(Happening::begins("SIGKILL", name));
+        system.kill_and_wait(name).await;
+        recorder.happened(Happening::ends("SIGKILL", name));
+        until_accepted(&workload, workload.accepted() + BETWEEN).await;
+    }
+    let report = workload.finish().await;
+    let (records, events) = recorder.finish().expect("nothing is written to a disk");
+    let run = Run {
+        records,
+        events,
+        stored: None,
+    };
+    clean(seed, &report, &judge(&run));
+}
+
+fn targets(system: &System) -> Targets {
+    let up = system.up_file();
+    Targets {
+        urls: up.ws,
+        secret: up.jwt_secret,
+    }
+}
+
+fn options() -> WorkloadOptions {
+    WorkloadOptions {
+        users: 16,
+        late_users: 2,
+        groups: 8,
+        length: Duration::from_secs(20),
+        device_events_per_minute: 120.0,
+        changes_per_minute: 60.0,
+        ..WorkloadOptions::default()
+    }
+}
+
+async fn until_accepted(workload: &Workload, messages: u64) {
+    tidings_tests::eventually(&format!("{messages} messages are accepted"), async || {
+        let accepted = workload.accepted();
+        if accepted >= messages { Ok(()) } else { Err(accepted) }
+    })
+    .await;
+}
+
+fn clean(seed: u64, report: &WorkloadReport, verdict: &Verdict) {
+    eprintln!("seed {seed}: {report}\n{verdict}");
+    assert!(verdict.is_clean(), "seed {seed}: {report}\n{verdict}");
+    assert!(report.accepted > BETWEEN, "the workload did something: {report}");
+}
