@@ -164,6 +164,9 @@ impl Sessions {
                         return Ok("the consumer is silent");
                     }
                     expected = last_revision(bus).await?;
+                    if fresh.is_none() && expected < self.revision() {
+                        return Ok("the bucket was made anew");
+                    }
                 }
                 changed = connection.changed() => {
                     changed.context("the connection is gone")?;

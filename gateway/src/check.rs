@@ -1,4 +1,5 @@
-//! Every half minute each session is checked against the stream: what was stored and noticed by nobody is found.
+//! Every half minute each session is checked against the streams: what was stored and noticed by nobody is found,
+//! and so is a key that is gone from SESSIONS.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,19 +7,33 @@ use std::time::Duration;
 
 use tidings_nats::{Bus, Shard, Topology, inbox_subjects};
 
+use crate::gateway::Gateway;
 use crate::inbox_reader::last_sequences;
-use crate::sessions::{SessionHandle, Sessions};
+use crate::session_keys;
+use crate::sessions::SessionHandle;
 
 /// How often each session is checked.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Checks shard by shard, spread over the interval, until the task is dropped.
-pub(crate) async fn run(bus: Bus, topology: Topology, sessions: Arc<Sessions>) {
+/// Checks shard by shard, spread over the interval, until the task is dropped; the keys at once where all of them
+/// may be gone.
+pub(crate) async fn run(gateway: &Gateway) {
+    let Gateway { bus, topology, .. } = gateway;
     let mut pace = tokio::time::interval(INTERVAL / u32::from(topology.shards));
+    let shards: Vec<Shard> = topology.shards().collect();
+    let mut shards = shards.into_iter().cycle();
     loop {
-        for shard in topology.shards() {
-            pace.tick().await;
-            check(&bus, &topology, shard, &sessions.of_shard(shard)).await;
+        tokio::select! {
+            _ = pace.tick() => {
+                let shard = shards.next().expect("there is a shard");
+                let sessions = gateway.sessions.of_shard(shard);
+                check(bus, topology, shard, &sessions).await;
+                session_keys::check(gateway, &sessions).await;
+            }
+            () = gateway.live.keys_lost() => {
+                tracing::warn!("the bucket SESSIONS was made anew: every session's key is looked for");
+                session_keys::check(gateway, &gateway.sessions.all()).await;
+            }
         }
     }
 }

@@ -12,9 +12,14 @@ const BATCH_MIN: usize = 50;
 /// Between batches.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Closes every session with 1012. Those that have come in the meantime are closed too.
+/// Closes every session with 1012, within a part of the time that a stop may take.
 pub(crate) async fn drain(sessions: &Sessions, timeout: Duration) {
-    let rounds = (timeout.mul_f64(SHARE).as_millis() / INTERVAL.as_millis()).max(1) as usize;
+    close_all(sessions, timeout.mul_f64(SHARE)).await;
+}
+
+/// Closes every session with 1012, spread over a time. Those that have come in the meantime are closed too.
+pub(crate) async fn close_all(sessions: &Sessions, spread: Duration) {
+    let rounds = (spread.as_millis() / INTERVAL.as_millis()).max(1) as usize;
     let batch = sessions.len().div_ceil(rounds).max(BATCH_MIN);
     loop {
         let all = sessions.all();

@@ -1,6 +1,7 @@
 //! What the connections of one gateway share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tidings_metadata::Metadata;
 use tidings_nats::{Bus, Invalidation, Topology};
@@ -12,6 +13,7 @@ use crate::chats::{self, ChatCache};
 use crate::check;
 use crate::config::{GatewayConfig, Switch};
 use crate::confirm::Confirmer;
+use crate::doubts;
 use crate::inbox_reader;
 use crate::live::Live;
 use crate::mailbox::Ending;
@@ -40,6 +42,8 @@ pub(crate) struct Gateway {
     pub(crate) stopping: CancellationToken,
     pub(crate) media_url: Option<String>,
     pub(crate) inbox_durables: bool,
+    /// Nobody can be served here.
+    cut_off: AtomicBool,
     /// Readings of inboxes under way.
     pub(crate) readings: Arc<Semaphore>,
 }
@@ -52,10 +56,10 @@ impl Gateway {
         let live = Live::start(context, sessions.clone()).await?;
         let (confirmer, deletions) = Confirmer::new(context.bus.clone());
         context.tasks.spawn(deletions);
-        let checks = check::run(context.bus.clone(), topology, sessions.clone());
+        let doubts = doubts::run(context.bus.clone(), topology, sessions.clone(), live.doubts());
         let stopping = context.stopping.clone();
         context.tasks.spawn(async move {
-            stopping.run_until_cancelled(checks).await;
+            stopping.run_until_cancelled(doubts).await;
         });
         let gateway = Arc::new(Self {
             boot_id: context.boot_id,
@@ -75,11 +79,26 @@ impl Gateway {
             stopping: context.stopping.clone(),
             media_url: config.media_url.clone(),
             inbox_durables: config.inbox_durables == Switch::On,
+            cut_off: AtomicBool::new(false),
             readings: Arc::new(Semaphore::new(inbox_reader::READINGS_MAX)),
         });
         gateway.watch_invalidations(context).await?;
+        let (checked, stopping) = (gateway.clone(), context.stopping.clone());
+        context.tasks.spawn(async move {
+            stopping.run_until_cancelled(check::run(&checked)).await;
+        });
         gateway.clone().spawn_upkeep(context);
         Ok(gateway)
+    }
+
+    /// Whether this gateway is cut off from the majority of NATS, so that nobody can be served here.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
+    }
+
+    /// Says whether it is.
+    pub(crate) fn set_cut_off(&self, cut_off: bool) {
+        self.cut_off.store(cut_off, Ordering::Relaxed);
     }
 
     /// Chats are forgotten; a user's sessions are looked at, since one of them may have been removed.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tidings_metadata::{OutboxKey, RegisterClient, RegisterError, Registered};
@@ -155,6 +156,10 @@ struct Session {
 }
 
 async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Result<Session, Refused> {
+    if gateway.is_cut_off() {
+        let error = unavailable("this gateway is cut off; try another");
+        return Err(Refused::closing(error, CloseCode::Overloaded));
+    }
     let hello = ClientFrame::Hello(hello);
     hello.validate().map_err(|error| Refused { error, close: None })?;
     let ClientFrame::Hello(hello) = hello else {
@@ -302,8 +307,9 @@ async fn take_over(
         user_id: claims.user.clone(),
         since: clock::now(),
     };
-    let written = take_over::write_key(&gateway.bus, claims.client, &key).await;
-    let (revision, older) = written.map_err(|error| {
+    let followed = gateway.live.sessions_revision();
+    let written = take_over::write_key(&gateway.bus, claims.client, &key, followed).await;
+    let (written, older) = written.map_err(|error| {
         tracing::debug!(client.id = %claims.client, %error, "the session's key was not written");
         Refused::closing(
             unavailable("the session could not be opened"),
@@ -316,7 +322,9 @@ async fn take_over(
         shard: gateway.topology.shard(&claims.user),
         heir,
         connection,
-        revision,
+        since: key.since,
+        invalidations_sequence: AtomicU64::default(),
+        written: parking_lot::Mutex::new(written),
         mailbox: Mailbox::default(),
         closed: CancellationToken::new(),
     });

@@ -9,7 +9,9 @@ mod clients;
 mod config;
 mod confirm;
 mod create_chat;
+mod cut_off;
 mod delivery;
+mod doubts;
 mod drain;
 mod gateway;
 mod hello;
@@ -25,6 +27,7 @@ mod renew_token;
 mod seen;
 mod send_message;
 mod session;
+mod session_keys;
 mod sessions;
 mod take_over;
 mod unavailable;
@@ -52,7 +55,14 @@ pub async fn run(config: GatewayConfig, context: Context) -> anyhow::Result<()> 
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
     let registered = CancellationToken::new();
-    Registration::start(&context, Some(address.to_string()), registered.clone()).await?;
+    let registration = Registration::start(&context, Some(address.to_string()), registered.clone()).await?;
+    let (cut_off, stopping) = (
+        cut_off::run(gateway.clone(), context.clone(), registration),
+        context.stopping.clone(),
+    );
+    context.tasks.spawn(async move {
+        stopping.run_until_cancelled(cut_off).await;
+    });
     accepting.holds();
     tracing::info!(%address, "clients can connect");
 

@@ -2,12 +2,14 @@
 //! never waits for a socket.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tidings_nats::{CloseRequest, Entry, LiveMessage, Notice, close_subject, live_subject};
 use tidings_service::{Context, LivingWatch, NatsConnection};
+use tokio::sync::{Notify, watch};
 
 use crate::mailbox::{Ending, Told};
 use crate::sessions::{SessionHandle, Sessions};
@@ -15,12 +17,17 @@ use crate::workers::{Verdict, Workers};
 
 /// How often silence is looked for.
 const SILENCE_CHECK: Duration = Duration::from_secs(1);
+/// After a bucket was made anew, what workers say of their place in it may be about the old one. Each compares every
+/// 2 s, asks for at most 3 s, and reads it anew.
+const ANEW_WAIT: Duration = Duration::from_secs(10);
 
 /// A session that waits until every worker knows of it.
 #[derive(Debug)]
 struct Fence {
     handle: Arc<SessionHandle>,
     invalidations_sequence: u64,
+    /// Before this, what workers say proves nothing.
+    not_before: Option<Instant>,
 }
 
 /// The live lane of this gateway.
@@ -29,6 +36,10 @@ pub(crate) struct Live {
     sessions: Arc<Sessions>,
     state: Mutex<State>,
     living: LivingWatch,
+    /// Counts the doubts about all sessions.
+    doubts: watch::Sender<u64>,
+    /// Told when keys of SESSIONS may be gone.
+    keys_lost: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +57,8 @@ impl Live {
             sessions,
             state: Mutex::default(),
             living,
+            doubts: watch::Sender::new(0),
+            keys_lost: Notify::new(),
         });
         let gateway = context.boot_id.to_string();
         let notices = connection.client().subscribe(live_subject(&gateway)).await?;
@@ -62,17 +75,61 @@ impl Live {
     /// Tells the session when every living worker looks clients up at its revision of SESSIONS or later and has
     /// forgotten what was invalidated up to the sequence.
     pub(crate) async fn fence(&self, handle: &Arc<SessionHandle>, invalidations_sequence: u64) {
+        handle
+            .invalidations_sequence
+            .store(invalidations_sequence, Ordering::Relaxed);
         // Whoever registered as a worker before now is waited for; whoever does later reads SESSIONS first.
         if let Err(error) = self.living.after(tokio::time::Instant::now()).await {
             tracing::debug!("the living workers could not be listed: {error:#}");
         }
         self.update_registered();
+        self.push_fence(handle, invalidations_sequence);
+    }
+
+    /// Takes a session's fence down: its key is about to be put again, and until a fence has passed for that, notices
+    /// are only reasons to read.
+    pub(crate) fn unfence(&self, handle: &Arc<SessionHandle>) {
+        self.state
+            .lock()
+            .fences
+            .retain(|fence| fence.handle.connection != handle.connection);
+        handle.mailbox.unfence();
+    }
+
+    /// Fences a session whose key was put again. Workers that knew its client once still do.
+    pub(crate) fn fence_again(&self, handle: &Arc<SessionHandle>) {
+        self.push_fence(handle, handle.invalidations_sequence.load(Ordering::Relaxed));
+    }
+
+    fn push_fence(&self, handle: &Arc<SessionHandle>, invalidations_sequence: u64) {
+        let written = *handle.written.lock();
         let fence = Fence {
             handle: handle.clone(),
             invalidations_sequence,
+            not_before: written.anew.then(|| written.ended + ANEW_WAIT),
         };
         self.state.lock().fences.push(fence);
         self.settle_fences();
+    }
+
+    /// How far in SESSIONS the furthest worker is.
+    pub(crate) fn sessions_revision(&self) -> u64 {
+        self.state.lock().workers.sessions_revision()
+    }
+
+    /// When some worker was heard of last.
+    pub(crate) fn heard_at(&self) -> Option<Instant> {
+        self.state.lock().workers.heard_at()
+    }
+
+    /// Counts the doubts about all sessions.
+    pub(crate) fn doubts(&self) -> watch::Receiver<u64> {
+        self.doubts.subscribe()
+    }
+
+    /// Ends when keys of SESSIONS may be gone.
+    pub(crate) async fn keys_lost(&self) {
+        self.keys_lost.notified().await;
     }
 
     async fn run(
@@ -134,9 +191,12 @@ impl Live {
                 self.deliver(&notice, arrival.stamp);
             }
             Ok(LiveMessage::Beacon(beacon)) => {
-                let verdict = self.state.lock().workers.beacon(&beacon, Instant::now());
+                let (verdict, anew) = self.state.lock().workers.beacon(&beacon, Instant::now());
                 if verdict == Verdict::Gap {
                     self.doubt("gap");
+                }
+                if anew {
+                    self.keys_lost.notify_one();
                 }
                 self.settle_fences();
             }
@@ -170,11 +230,13 @@ impl Live {
         }
     }
 
-    /// Every session must read.
+    /// Notices may have been lost, of whichever sessions.
     fn doubt(&self, cause: &'static str) {
         metrics::counter!("tidings_doubts_total", "cause" => cause).increment(1);
-        tracing::debug!(cause, "notices may have been lost: every session reads");
-        self.sessions.doubt_all();
+        tracing::debug!(cause, "notices may have been lost: every session is checked");
+        let doubt = *self.doubts.borrow() + 1;
+        self.sessions.suspect_all(doubt);
+        self.doubts.send_replace(doubt);
     }
 
     fn close_request(&self, context: &Context, connection: &NatsConnection, message: async_nats::Message) {
@@ -216,11 +278,13 @@ impl Live {
     fn settle_fences(&self) {
         let mut state = self.state.lock();
         let State { workers, fences } = &mut *state;
+        let now = Instant::now();
         fences.retain(|fence| {
             if fence.handle.closed.is_cancelled() {
                 return false;
             }
-            let passed = workers.have_passed(fence.handle.revision, fence.invalidations_sequence);
+            let passed = fence.not_before.is_none_or(|not_before| now >= not_before)
+                && workers.have_passed(fence.handle.revision(), fence.invalidations_sequence);
             if passed {
                 fence.handle.mailbox.fence_passed(workers.stamp());
             }

@@ -72,6 +72,10 @@ struct State {
     close: Option<Ending>,
     /// A reading begins, or has begun, after this stamp was given.
     stamp: u64,
+    /// The doubt about all sessions after which nothing was heard of this one; 0 where there is none.
+    suspected: u64,
+    /// Not every worker knows where the client is.
+    unfenced: bool,
 }
 
 impl Mailbox {
@@ -79,7 +83,7 @@ impl Mailbox {
     pub(crate) fn notice(&self, told: Told) {
         {
             let mut state = self.state.lock();
-            let in_order = told.stamp <= state.stamp;
+            let in_order = told.stamp <= state.stamp && state.suspected == 0 && !state.unfenced;
             state.stamp = state.stamp.max(told.stamp);
             if state.doubt {
                 // A reading follows anyway.
@@ -99,16 +103,73 @@ impl Mailbox {
         self.filled.notify_one();
     }
 
-    /// A notice may have been lost.
-    pub(crate) fn doubt(&self) {
-        self.state.lock().doubt();
+    /// A notice may have been lost, of this session or of any other: `doubt` counts such moments. Costs nothing where
+    /// nothing is under way: until a check clears the session, the next notice is a reason to read.
+    pub(crate) fn suspect(&self, doubt: u64) {
+        let mut state = self.state.lock();
+        if state.notices > 0 {
+            state.doubt();
+            drop(state);
+            self.filled.notify_one();
+        } else if !state.doubt {
+            state.suspected = doubt;
+        }
+    }
+
+    /// Whether the session waits for a check since this doubt or an earlier one.
+    pub(crate) fn is_suspected(&self, doubt: u64) -> bool {
+        self.state.lock().is_suspected(doubt)
+    }
+
+    /// A check that began after this doubt has found the last sequence that is stored in the inbox, if any.
+    pub(crate) fn clear(&self, doubt: u64, last: Option<u64>) {
+        let mut state = self.state.lock();
+        if !state.is_suspected(doubt) {
+            return;
+        }
+        state.suspected = 0;
+        if let Some(last) = last {
+            state.mail.push_back(Mail::Checked(last));
+            drop(state);
+            self.filled.notify_one();
+        }
+    }
+
+    /// The check has failed: the session must find out for itself.
+    pub(crate) fn doubt_if_suspected(&self, doubt: u64) {
+        let mut state = self.state.lock();
+        if state.is_suspected(doubt) {
+            state.doubt();
+            drop(state);
+            self.filled.notify_one();
+        }
+    }
+
+    /// Workers forget where the client is, or have forgotten: until a fence has passed again, a notice is only a
+    /// reason to read.
+    pub(crate) fn unfence(&self) {
+        let mut state = self.state.lock();
+        state.unfenced = true;
+        state.doubt();
+        drop(state);
         self.filled.notify_one();
+    }
+
+    /// Whether there is no fence, so that entries may be stored without a notice.
+    pub(crate) fn is_unfenced(&self) -> bool {
+        self.state.lock().unfenced
+    }
+
+    /// Whether the connection is about to end.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.state.lock().close.is_some()
     }
 
     /// Every worker knows of the session. The reading that follows is after this stamp.
     pub(crate) fn fence_passed(&self, stamp: u64) {
         {
             let mut state = self.state.lock();
+            state.unfenced = false;
             state.stamp = state.stamp.max(stamp);
             state.mail.push_back(Mail::FencePassed);
         }
@@ -147,8 +208,13 @@ impl State {
     /// Notices before the doubt are found by the reading that follows it.
     fn doubt(&mut self) {
         self.doubt = true;
+        self.suspected = 0;
         self.notices = 0;
         self.mail.retain(|mail| !matches!(mail, Mail::Notice { .. }));
+    }
+
+    const fn is_suspected(&self, doubt: u64) -> bool {
+        0 < self.suspected && self.suspected <= doubt
     }
 
     fn take(&mut self) -> Option<Mail> {
@@ -228,11 +294,12 @@ mod tests {
     #[test]
     fn a_notice_during_a_doubt_moves_the_stamp_too() {
         let mailbox = Mailbox::default();
-        mailbox.doubt();
+        mailbox.unfence();
         mailbox.notice(told(5, 2, false));
         assert_eq!(taken(&mailbox), ["Doubt"]);
+        mailbox.fence_passed(0);
         mailbox.notice(told(6, 2, false));
-        assert_eq!(taken(&mailbox), ["6"]);
+        assert_eq!(taken(&mailbox), ["FencePassed", "6"]);
     }
 
     #[test]
@@ -240,6 +307,52 @@ mod tests {
         let mailbox = Mailbox::default();
         mailbox.notice(told(5, 0, true));
         assert_eq!(taken(&mailbox), ["Doubt"]);
+    }
+
+    #[test]
+    fn a_suspected_session_is_cleared_by_a_check_or_reads_at_the_next_notice() {
+        let mailbox = Mailbox::default();
+        mailbox.suspect(1);
+        assert!(taken(&mailbox).is_empty(), "nobody is woken");
+        mailbox.clear(1, None);
+        mailbox.notice(told(5, 0, false));
+        assert_eq!(taken(&mailbox), ["5"]);
+        mailbox.suspect(2);
+        mailbox.suspect(3);
+        mailbox.clear(2, Some(5));
+        assert!(
+            taken(&mailbox).is_empty(),
+            "the check began before the last doubt"
+        );
+        mailbox.clear(3, Some(5));
+        assert_eq!(taken(&mailbox), ["Checked(5)"]);
+        mailbox.suspect(4);
+        mailbox.notice(told(6, 0, false));
+        mailbox.clear(4, Some(6));
+        assert_eq!(taken(&mailbox), ["Doubt"], "it reads already");
+        mailbox.suspect(5);
+        mailbox.doubt_if_suspected(5);
+        assert_eq!(taken(&mailbox), ["Doubt"]);
+    }
+
+    #[test]
+    fn notices_that_wait_when_a_doubt_comes_are_read() {
+        let mailbox = Mailbox::default();
+        mailbox.notice(told(5, 0, false));
+        mailbox.suspect(1);
+        assert_eq!(taken(&mailbox), ["Doubt"]);
+    }
+
+    #[test]
+    fn without_a_fence_every_notice_is_a_reason_to_read() {
+        let mailbox = Mailbox::default();
+        mailbox.unfence();
+        assert_eq!(taken(&mailbox), ["Doubt"]);
+        mailbox.notice(told(5, 0, false));
+        assert_eq!(taken(&mailbox), ["Doubt"]);
+        mailbox.fence_passed(0);
+        mailbox.notice(told(6, 0, false));
+        assert_eq!(taken(&mailbox), ["FencePassed", "6"]);
     }
 
     #[test]
@@ -254,7 +367,7 @@ mod tests {
     #[test]
     fn an_end_comes_first_and_the_first_reason_counts() {
         let mailbox = Mailbox::default();
-        mailbox.doubt();
+        mailbox.unfence();
         mailbox.close(Ending::Asked(CloseReason::Replaced));
         mailbox.close(Ending::Restart);
         assert_eq!(taken(&mailbox), ["Close(Asked(Replaced))", "Doubt"]);

@@ -160,7 +160,7 @@ async fn finish(gateway: &Gateway, handle: &SessionHandle, wire: Wire, end: End)
     }
     handle.closed.cancel();
     gateway.seen.note(handle.client_id);
-    take_over::delete_key(&gateway.bus, handle.client_id, handle.revision).await;
+    take_over::delete_key(&gateway.bus, handle.client_id, handle.revision()).await;
 }
 
 impl Session {
@@ -235,6 +235,7 @@ impl Session {
                     self.gateway.confirmer.confirm(self.handle.shard, sequence).await;
                 }
                 Action::Read(reading) => {
+                    metrics::counter!("tidings_inbox_readings_total").increment(1);
                     let mut reader = self.reader.take().expect("one reading at a time");
                     self.reading = Some(Box::pin(async move {
                         let read = reader.read(reading).await;
@@ -330,6 +331,8 @@ impl Session {
             return self.reply(Reply::failure(frame.id(), error)).await;
         }
         match frame {
+            // Newest wins: what is left of an older connection confirms nothing more.
+            ClientFrame::Received(_) if self.handle.mailbox.is_closing() => Ok(()),
             ClientFrame::Received(received) => {
                 let input = match (received.delivery, received.through) {
                     (Some(delivery), _) => Input::Received(delivery),
@@ -442,10 +445,15 @@ impl Session {
         if let Some(since) = self.full_since {
             deadline = deadline.min(since + WINDOW_FULL_NOTICE);
         }
-        if !self.inbox.is_live() && self.reading.is_none() {
+        if self.must_read() {
             deadline = deadline.min(self.read_at + CATCH_UP_INTERVAL);
         }
         deadline
+    }
+
+    /// Whether entries may be stored without a notice, so that the session must read by itself.
+    fn must_read(&self) -> bool {
+        self.reading.is_none() && (!self.inbox.is_live() || self.handle.mailbox.is_unfenced())
     }
 
     /// How long the token is still good.
@@ -493,7 +501,7 @@ impl Session {
                 )
                 .await?;
         }
-        if !self.inbox.is_live() && self.reading.is_none() && now >= self.read_at + CATCH_UP_INTERVAL {
+        if self.must_read() && now >= self.read_at + CATCH_UP_INTERVAL {
             self.read_at = now;
             self.inbox.handle(Input::Doubt, &mut self.actions);
         }

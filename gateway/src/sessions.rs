@@ -2,13 +2,39 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use tidings_nats::Shard;
-use tidings_protocol::{ClientId, UserId};
+use tidings_protocol::{ClientId, Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 
 use crate::mailbox::Mailbox;
+
+/// A key that was written to SESSIONS.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Its revision; of two keys in one bucket the higher one is newer.
+    pub(crate) revision: u64,
+    /// Before it was sent.
+    pub(crate) began: Instant,
+    /// After it was acked.
+    pub(crate) ended: Instant,
+    /// Some worker was further than this revision before it was written: it follows a bucket that is gone.
+    pub(crate) anew: bool,
+}
+
+impl Written {
+    /// Whether this key was written after the other, by the same gateway. A bucket that was made anew counts from 1
+    /// again, so revisions tell only where the times overlap.
+    fn is_newer_than(&self, other: &Self) -> bool {
+        if self.began > other.ended {
+            return true;
+        }
+        other.began <= self.ended && self.revision > other.revision
+    }
+}
 
 /// A connected client, as the rest of the gateway sees it.
 #[derive(Debug)]
@@ -23,12 +49,23 @@ pub(crate) struct SessionHandle {
     pub(crate) heir: bool,
     /// 64 random bits that name this connection.
     pub(crate) connection: u64,
-    /// The revision of its key in SESSIONS; the highest one of a client is the newest connection.
-    pub(crate) revision: u64,
+    /// Since when it is connected, as its key says.
+    pub(crate) since: Timestamp,
+    /// Its key in SESSIONS; the newest one of a client tells the newest connection.
+    pub(crate) written: Mutex<Written>,
+    /// Up to where INVALIDATIONS must be applied for every worker to know of this client.
+    pub(crate) invalidations_sequence: AtomicU64,
     /// What it is told.
     pub(crate) mailbox: Mailbox,
     /// Cancelled when the socket is closed.
     pub(crate) closed: CancellationToken,
+}
+
+impl SessionHandle {
+    /// The revision of its key in SESSIONS.
+    pub(crate) fn revision(&self) -> u64 {
+        self.written.lock().revision
+    }
 }
 
 /// The connected clients. One lock: it is held for a look-up, never across a wait.
@@ -51,7 +88,7 @@ impl Sessions {
     ) -> Result<Option<Arc<SessionHandle>>, Superseded> {
         let mut state = self.state.lock();
         if let Some(other) = state.by_client.get(&handle.client_id)
-            && other.revision > handle.revision
+            && other.written.lock().is_newer_than(&handle.written.lock())
         {
             return Err(Superseded);
         }
@@ -120,14 +157,43 @@ impl Sessions {
         self.state.lock().by_client.len()
     }
 
-    /// Casts doubt on every session.
-    pub(crate) fn doubt_all(&self) {
+    /// Casts doubt on every session; the doubts are numbered.
+    pub(crate) fn suspect_all(&self, doubt: u64) {
         for handle in self.state.lock().by_client.values() {
-            handle.mailbox.doubt();
+            handle.mailbox.suspect(doubt);
         }
+    }
+
+    /// Whether it is this connection that its client has here.
+    pub(crate) fn holds(&self, handle: &SessionHandle) -> bool {
+        self.get(handle.client_id)
+            .is_some_and(|other| other.connection == handle.connection)
     }
 }
 
 /// A newer connection of the same client is here.
 #[derive(Debug)]
 pub(crate) struct Superseded;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_key_is_told_by_time_and_where_times_overlap_by_revision() {
+        let start = Instant::now();
+        let written = |revision, began, ended| Written {
+            revision,
+            began: start + Duration::from_secs(began),
+            ended: start + Duration::from_secs(ended),
+            anew: false,
+        };
+        let old = written(5_000, 0, 1);
+        let anew = written(3, 2, 4);
+        assert!(anew.is_newer_than(&old) && !old.is_newer_than(&anew));
+        let beside = written(4, 3, 5);
+        assert!(beside.is_newer_than(&anew) && !anew.is_newer_than(&beside));
+    }
+}

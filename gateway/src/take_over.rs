@@ -1,13 +1,15 @@
 //! Newest wins: a client's key in SESSIONS names its connection. Each writer replaces the key that it read, so
 //! that everybody knows exactly whom they replace.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use tidings_nats::{
     ApiError, Bus, CloseReason, CloseRequest, PublishError, SESSIONS, SessionKey, close_subject,
 };
 use tidings_protocol::ClientId;
+
+use crate::sessions::Written;
 
 /// Another connection of the same client wrote in between, so many times: somebody reconnects in a loop.
 const TRIES: u32 = 8;
@@ -17,12 +19,14 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// For how long to wait for the old gateway's word that the old socket is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Writes the key. The revision orders the client's connections; the predecessor is whom it replaces.
+/// Writes the key. The revision orders the client's connections; the predecessor is whom it replaces. `followed`
+/// is how far the workers were before.
 pub(crate) async fn write_key(
     bus: &Bus,
     client_id: ClientId,
     key: &SessionKey,
-) -> Result<(u64, Option<SessionKey>), PublishError> {
+    followed: u64,
+) -> Result<(Written, Option<SessionKey>), PublishError> {
     let stream = format!("KV_{SESSIONS}");
     let subject = subject(client_id);
     let mut result = Err(PublishError::Unknown(ApiError::Timeout));
@@ -35,22 +39,42 @@ pub(crate) async fn write_key(
         };
         let last = last.map_err(PublishError::Unknown)?;
         let revision = last.as_ref().map_or(0, |message| message.sequence);
-        let mut headers = HeaderMap::new();
-        headers.insert(
-            async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
-            revision.to_string(),
-        );
-        result = bus.publish(subject.clone(), headers, key.encode(), TIMEOUT).await;
+        result = replace_key(bus, client_id, key, revision, followed).await;
         match &result {
-            Ok(accepted) => {
+            Ok(written) => {
                 let predecessor = last.and_then(|message| SessionKey::decode(&message.payload));
-                return Ok((accepted.sequence, predecessor));
+                return Ok((*written, predecessor));
             }
             Err(PublishError::Unknown(error)) if error.code() == Some(WRONG_LAST_SEQUENCE) => {}
             Err(_) => break,
         }
     }
     Err(result.expect_err("a success returns at once"))
+}
+
+/// Writes the key where the last revision, also that of a mark of a deletion, is this one; 0 is none.
+pub(crate) async fn replace_key(
+    bus: &Bus,
+    client_id: ClientId,
+    key: &SessionKey,
+    revision: u64,
+    followed: u64,
+) -> Result<Written, PublishError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(
+        async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+        revision.to_string(),
+    );
+    let began = Instant::now();
+    let accepted = bus
+        .publish(subject(client_id), headers, key.encode(), TIMEOUT)
+        .await?;
+    Ok(Written {
+        revision: accepted.sequence,
+        began,
+        ended: Instant::now(),
+        anew: accepted.sequence <= followed,
+    })
 }
 
 /// Deletes the key, if it is still the one that was written.
@@ -96,6 +120,7 @@ pub(crate) async fn close_elsewhere(bus: &Bus, client_id: ClientId, key: &Sessio
     }
 }
 
-fn subject(client_id: ClientId) -> String {
+/// The subject of a client's key.
+pub(crate) fn subject(client_id: ClientId) -> String {
     format!("$KV.{SESSIONS}.{client_id}")
 }

@@ -64,6 +64,13 @@ async fn upgrade(
     if stopping.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "this gateway restarts\n").into_response();
     }
+    if gateway.is_cut_off() {
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "this gateway is cut off; try another\n",
+        )
+            .into_response();
+    }
     let Some(unauthenticated) = gateway.rate_limits.unauthenticated(peer.ip()) else {
         return (
             StatusCode::TOO_MANY_REQUESTS,

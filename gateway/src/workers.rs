@@ -61,6 +61,8 @@ pub(crate) struct Workers {
     registered: Vec<Uuid>,
     /// The last stamp that was given.
     stamp: u64,
+    /// When some worker was heard of last.
+    heard_at: Option<Instant>,
 }
 
 impl Workers {
@@ -101,8 +103,9 @@ impl Workers {
         self.stamp
     }
 
-    /// A beacon. A gap means that notices before it were lost.
-    pub(crate) fn beacon(&mut self, beacon: &Beacon, now: Instant) -> Verdict {
+    /// A beacon. A gap means that notices before it were lost. Says too whether the worker follows another bucket of
+    /// SESSIONS than before: its revisions went back.
+    pub(crate) fn beacon(&mut self, beacon: &Beacon, now: Instant) -> (Verdict, bool) {
         let worker = self.heard(beacon.worker, now);
         let verdict = if beacon.notices > worker.notices {
             Verdict::Gap
@@ -110,10 +113,22 @@ impl Workers {
             Verdict::InOrder
         };
         worker.notices = worker.notices.max(beacon.notices);
+        let anew = beacon.sessions_revision < worker.sessions_revision;
         // Not the highest: a bucket that was made anew counts from 1 again.
         worker.sessions_revision = beacon.sessions_revision;
         worker.invalidations_sequence = worker.invalidations_sequence.max(beacon.invalidations_sequence);
-        verdict
+        (verdict, anew)
+    }
+
+    /// How far in SESSIONS the furthest worker is that was heard of lately.
+    pub(crate) fn sessions_revision(&self) -> u64 {
+        let heard = self.by_id.values().filter(|worker| !worker.silent);
+        heard.map(|worker| worker.sessions_revision).max().unwrap_or(0)
+    }
+
+    /// When some worker was heard of last.
+    pub(crate) const fn heard_at(&self) -> Option<Instant> {
+        self.heard_at
     }
 
     /// Which workers are registered as alive. Whoever is neither registered nor heard is forgotten.
@@ -158,6 +173,7 @@ impl Workers {
             silent: false,
             lanes: HashMap::new(),
         });
+        self.heard_at = Some(now);
         worker.heard_at = now;
         worker.silent = false;
         worker
@@ -180,25 +196,29 @@ mod tests {
         }
     }
 
-    const fn lane(partition: u16, generation: u64) -> Option<Lane> {
-        Some(Lane {
+    const fn lane(partition: u16, generation: u64) -> Lane {
+        Lane {
             partition: Partition(partition),
             generation,
-        })
+        }
     }
 
     #[test]
     fn a_gap_is_seen_by_the_notice_or_the_beacon_behind_it() {
         let now = Instant::now();
         let mut workers = Workers::default();
-        let notice =
-            |workers: &mut Workers, worker, number| workers.notice(worker, number, lane(0, 1), now).verdict;
+        let notice = |workers: &mut Workers, worker, number| {
+            workers.notice(worker, number, Some(lane(0, 1)), now).verdict
+        };
         assert_eq!(notice(&mut workers, A, 1), Verdict::InOrder);
         assert_eq!(notice(&mut workers, A, 3), Verdict::Gap);
         assert_eq!(notice(&mut workers, A, 3), Verdict::Known);
         assert_eq!(notice(&mut workers, A, 4), Verdict::InOrder);
-        assert_eq!(workers.beacon(&beacon(A, 4, 0, 0), now), Verdict::InOrder);
-        assert_eq!(workers.beacon(&beacon(A, 5, 0, 0), now), Verdict::Gap);
+        assert_eq!(
+            workers.beacon(&beacon(A, 4, 0, 0), now),
+            (Verdict::InOrder, false)
+        );
+        assert_eq!(workers.beacon(&beacon(A, 5, 0, 0), now), (Verdict::Gap, false));
         assert_eq!(notice(&mut workers, A, 6), Verdict::InOrder);
         assert_eq!(notice(&mut workers, B, 2), Verdict::Gap);
     }
@@ -207,18 +227,18 @@ mod tests {
     fn each_beginning_of_a_lane_is_stamped() {
         let now = Instant::now();
         let mut workers = Workers::default();
-        let mut stamp = |worker, number, lane: Option<Lane>| workers.notice(worker, number, lane, now).stamp;
-        assert_eq!(stamp(A, 1, lane(0, 4)), 1);
-        assert_eq!(stamp(A, 2, lane(0, 4)), 1);
-        assert_eq!(stamp(A, 3, lane(9, 4)), 2, "another partition");
-        assert_eq!(stamp(B, 1, lane(0, 1)), 3, "the partition has moved");
+        let mut stamp = |worker, number, lane| workers.notice(worker, number, lane, now).stamp;
+        assert_eq!(stamp(A, 1, Some(lane(0, 4))), 1);
+        assert_eq!(stamp(A, 2, Some(lane(0, 4))), 1);
+        assert_eq!(stamp(A, 3, Some(lane(9, 4))), 2, "another partition");
+        assert_eq!(stamp(B, 1, Some(lane(0, 1))), 3, "the partition has moved");
         assert_eq!(
-            stamp(A, 4, lane(0, 4)),
+            stamp(A, 4, Some(lane(0, 4))),
             1,
             "what the old worker tells late is in its old place"
         );
-        assert_eq!(stamp(A, 5, lane(0, 6)), 4, "the partition has come back");
-        assert_eq!(stamp(A, 6, lane(0, 4)), 4, "started before, told after");
+        assert_eq!(stamp(A, 5, Some(lane(0, 6))), 4, "the partition has come back");
+        assert_eq!(stamp(A, 6, Some(lane(0, 4))), 4, "started before, told after");
         assert_eq!(stamp(B, 2, None), 5, "a worker that does not tell lanes has one");
         assert_eq!(stamp(B, 3, None), 5);
         assert_eq!(workers.stamp(), 5);
@@ -228,11 +248,11 @@ mod tests {
     fn a_worker_that_was_forgotten_begins_its_lanes_again() {
         let start = Instant::now();
         let mut workers = Workers::default();
-        assert_eq!(workers.notice(A, 1, lane(0, 1), start).stamp, 1);
+        assert_eq!(workers.notice(A, 1, Some(lane(0, 1)), start).stamp, 1);
         let later = start + Duration::from_secs(6);
         assert!(workers.any_fell_silent(later));
         workers.registered(vec![]);
-        let arrival = workers.notice(A, 2, lane(0, 1), later);
+        let arrival = workers.notice(A, 2, Some(lane(0, 1)), later);
         assert_eq!(
             arrival,
             Arrival {
@@ -256,6 +276,21 @@ mod tests {
         assert!(!workers.have_passed(7, 3), "B has not forgotten");
         workers.beacon(&beacon(B, 0, 7, 3), now);
         assert!(workers.have_passed(7, 3));
+    }
+
+    #[test]
+    fn a_bucket_that_was_made_anew_is_followed_from_its_beginning() {
+        let now = Instant::now();
+        let mut workers = Workers::default();
+        workers.registered(vec![A]);
+        assert_eq!(
+            workers.beacon(&beacon(A, 0, 5_000, 0), now),
+            (Verdict::InOrder, false)
+        );
+        assert_eq!(workers.sessions_revision(), 5_000);
+        assert_eq!(workers.beacon(&beacon(A, 0, 3, 0), now), (Verdict::InOrder, true));
+        assert_eq!(workers.sessions_revision(), 3);
+        assert!(!workers.have_passed(4, 0));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidings_nats::{
-    Beacon, ChatUpdate, CloseRequest, Entry, Event, Invalidation, Lane, LiveMessage, Lost, Message,
-    Notice, Recipient,
+    Beacon, ChatUpdate, CloseRequest, Entry, Event, Invalidation, Lane, LiveMessage, Lost, Message, Notice,
+    Recipient,
 };
 use tidings_protocol::{
     Attachment, AttachmentId, ChatId, ChatKind, ClientId, MessageId, Role, Timestamp, UserId,
