@@ -1,0 +1,3 @@
+//! The live lane, sessions and durables under faults of NATS itself, on real servers.
+
+mod session_keys;
