@@ -15,6 +15,8 @@ mod sends;
 mod standing;
 mod stored;
 mod story;
+#[cfg(test)]
+mod tests;
 mod verdict;
 mod weather;
 
@@ -24,12 +26,15 @@ use tidings_protocol::ClientId;
 
 pub use verdict::{Figures, Kind, Verdict, Violation};
 
-use crate::history::Run;
+use crate::history::{Moment, Run};
 use index::Index;
 use reader::Reader;
 use report::{Focus, Report};
 use standing::Standing;
 use weather::Weather;
+
+/// The close code of clients that were removed.
+const FORBIDDEN: u16 = 4403;
 
 /// Judges a run.
 pub fn judge(run: &Run) -> Verdict {
@@ -93,6 +98,15 @@ fn check_life(index: &Index<'_>, standings: &BTreeMap<ClientId, Standing>, repor
                 connection.id
             );
             report.found(Kind::RemovedReturned, welcome, what, focus());
+        }
+        if let Some((at, FORBIDDEN)) = connection.closed_with
+            && standing.removed == Moment::NEVER
+        {
+            let what = format!(
+                "{} was told that it is removed, and nobody asked for that",
+                connection.id
+            );
+            report.found(Kind::ProtocolBroken, at, what, focus());
         }
     }
 }

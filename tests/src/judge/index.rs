@@ -146,6 +146,8 @@ pub(super) struct Connection<'a> {
     pub(super) welcome: Option<(Moment, Registration)>,
     pub(super) caught_up: Option<Moment>,
     pub(super) closed: Option<Moment>,
+    /// How the server closed it.
+    pub(super) closed_with: Option<(Moment, u16)>,
     pub(super) at_rest: Option<Moment>,
     pub(super) not_at_rest: Option<(Moment, String)>,
 }
@@ -241,6 +243,7 @@ impl<'a> Index<'a> {
             welcome: None,
             caught_up: None,
             closed: None,
+            closed_with: None,
             at_rest: None,
             not_at_rest: None,
         });
@@ -262,7 +265,10 @@ impl<'a> Index<'a> {
         match &record.what {
             What::Sent(frame) => self.sent(number, record.at, frame, under_way),
             What::Received(frame) => self.received(number, position, record.at, frame, under_way),
-            What::Closed { .. } => connection.closed = Some(record.at),
+            What::Closed { code, by_client, .. } => {
+                connection.closed = Some(record.at);
+                connection.closed_with = (!by_client).then_some((record.at, *code));
+            }
             What::AtRest => connection.at_rest = Some(record.at),
             What::NotAtRest { reason } => connection.not_at_rest = Some((record.at, reason.clone())),
             What::Refused { .. } | What::Opened { .. } | What::Unknown { .. } => {}

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use tidings_tests::history::{Happening, Recorder, Run};
 use tidings_tests::judge::{Verdict, judge};
 use tidings_tests::workload::{Targets, Workload, WorkloadOptions, WorkloadReport};
-use tidings_tests::{System, SystemOptions};
+use tidings_tests::{System, SystemOptions, eventually};
 
 /// Messages that are accepted before the next thing is done: enough that whoever is hit has some in hand.
 const BETWEEN: u64 = 60;
@@ -17,9 +18,15 @@ async fn a_workload_keeps_every_promise() {
     let recorder = Recorder::in_memory();
     let workload = Workload::start(targets(&system), seed, options(), recorder.clone()).await;
     until_accepted(&workload, workload.accepted() + BETWEEN).await;
-    for name in ["gateway-1", "fanout-worker-1", "inbox-worker-1", "nats-1", "postgres"] {
+    for name in [
+        "gateway-1",
+        "fanout-worker-1",
+        "inbox-worker-1",
+        "nats-1",
+        "postgres",
+    ] {
         recorder.happened(Happening::begins("SIGKILL", name));
-        system.kill_and_wait(name).await;
+        kill(&system, name).await;
         recorder.happened(Happening::ends("SIGKILL", name));
         until_accepted(&workload, workload.accepted() + BETWEEN).await;
     }
@@ -31,6 +38,20 @@ async fn a_workload_keeps_every_promise() {
         stored: None,
     };
     clean(seed, &report, &judge(&run));
+}
+
+/// Kills a process and waits for the next one; services say themselves when they are ready.
+async fn kill(system: &System, name: &str) {
+    let old = system.process(name).pid;
+    system.signal(name, Signal::SIGKILL);
+    eventually(&format!("another {name} runs"), async || {
+        let pid = system.process(name).pid;
+        if pid == old { Err(pid) } else { Ok(()) }
+    })
+    .await;
+    if !matches!(name, "nats-1" | "postgres") {
+        system.until_ready(name).await;
+    }
 }
 
 fn targets(system: &System) -> Targets {
@@ -54,9 +75,13 @@ fn options() -> WorkloadOptions {
 }
 
 async fn until_accepted(workload: &Workload, messages: u64) {
-    tidings_tests::eventually(&format!("{messages} messages are accepted"), async || {
+    eventually(&format!("{messages} messages are accepted"), async || {
         let accepted = workload.accepted();
-        if accepted >= messages { Ok(()) } else { Err(accepted) }
+        if accepted >= messages {
+            Ok(())
+        } else {
+            Err(accepted)
+        }
     })
     .await;
 }
