@@ -6,6 +6,7 @@ use tidings_protocol::{WINDOW_BYTES_MAX, WINDOW_MAX};
 
 /// An unconfirmed delivery.
 #[derive(Copy, Clone, Debug)]
+#[cfg_attr(test, derive(PartialEq, Eq, Hash))]
 struct Outstanding {
     sequence: u64,
     bytes: usize,
@@ -15,6 +16,7 @@ struct Outstanding {
 /// The unconfirmed deliveries of a connection: at most 256, and 256 KiB of them, so that a client which never
 /// confirms costs the gateway nothing but these numbers and the client's own buffer.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub(crate) struct Window {
     /// Deliveries from `first` on; confirmed ones stay until all before them are.
     deliveries: VecDeque<Outstanding>,

@@ -1,0 +1,326 @@
+//! A small model of everything that an inbox session relies on: the inbox and its replicas, the workers and what they
+//! know, the lanes of their notices, the gateway between, the client. It is as unkind as the real ones may be, and
+//! after each step it checks what must always hold.
+
+mod client;
+mod gateway;
+mod inbox;
+mod workers;
+
+use super::{Action, InboxSession, Input, Stored};
+
+use self::client::Client;
+use self::gateway::Gateway;
+use self::inbox::Inbox;
+pub(super) use self::workers::Told;
+use self::workers::{Chat, Worker};
+
+/// An entry of the inbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Entry {
+    /// None for a mark.
+    pub(super) chat: Option<usize>,
+    pub(super) bytes: usize,
+}
+
+/// One thing that can happen. What is not possible at the moment changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Move {
+    /// A worker looks up the clients for the next event of a chat.
+    Begin { worker: usize, chat: usize },
+    /// It stores the entry.
+    Store { worker: usize, chat: usize },
+    /// It looks up the session, tells the gateway, and acks the event.
+    Notify { worker: usize, chat: usize },
+    /// It applies what stands in SESSIONS.
+    LearnSession { worker: usize },
+    /// It applies what stands in INVALIDATIONS.
+    LearnClient { worker: usize },
+    /// It tells how far it is.
+    Beacon { worker: usize },
+    /// The gateway takes the next message of a worker.
+    Hear { worker: usize },
+    /// That message is lost.
+    Lose { worker: usize },
+    /// It comes twice.
+    Double { worker: usize },
+    /// The worker is killed; what it sent is on its way.
+    Die { worker: usize },
+    /// The worker is frozen for so long that others take it for dead; what it began it may still end.
+    Expel { worker: usize },
+    /// The gateway has not heard of it for long.
+    Silence { worker: usize },
+    /// After a doubt about all sessions this one is checked.
+    Clear,
+    /// Another worker takes the chat's partition over.
+    Hand { chat: usize, to: usize },
+    /// The session takes the next thing that it is told.
+    Mail,
+    /// A replica that misses so many of the newest entries answers the reading, with so many entries at most.
+    Answer { behind: usize, most: usize },
+    /// The leader says what follows.
+    Finish,
+    /// The session gets the answer.
+    Return,
+    /// The client confirms one of the outstanding deliveries.
+    Confirm { place: usize },
+    /// The client confirms everything up to one.
+    ConfirmThrough { place: usize },
+    /// The client confirms what is not outstanding.
+    ConfirmWrongly { delivery: u64, through: bool },
+    /// One of the confirmed entries is deleted.
+    Delete { place: usize },
+    /// The oldest entry is too old: a mark is stored instead of it.
+    Expire,
+    /// The gateway asks a replica that misses so many of the newest entries for the last sequence.
+    Check { behind: usize },
+    /// The gateway was reconnected, or the session has waited long for the fence.
+    Doubt,
+    /// The client connects again; the older session ends.
+    Replace,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct World {
+    pub(super) session: InboxSession<u64>,
+    pub(super) inbox: Inbox,
+    pub(super) workers: Vec<Worker>,
+    pub(super) chats: Vec<Chat>,
+    pub(super) gateway: Gateway,
+    pub(super) client: Client,
+    /// Each entry has this size.
+    pub(super) bytes: usize,
+    /// Entries that nobody will tell of: only a check finds them.
+    pub(super) untold: bool,
+}
+
+impl World {
+    /// A session that has just begun, of a client that no worker knows.
+    pub(super) fn new(workers: usize, chats: usize, bytes: usize) -> Self {
+        let mut world = Self {
+            session: InboxSession::new(),
+            inbox: Inbox::default(),
+            workers: vec![Worker::default(); workers],
+            chats: (0..chats).map(|chat| Chat::held_by(chat % workers)).collect(),
+            gateway: Gateway::new(workers),
+            client: Client::new(chats),
+            bytes,
+            untold: false,
+        };
+        world.tell(Input::Start);
+        world
+    }
+
+    /// Does it, if it is possible, and says whether it was.
+    pub(super) fn apply(&mut self, step: Move) -> bool {
+        match step {
+            Move::Begin { worker, chat } => self.begin(worker, chat),
+            Move::Store { worker, chat } => self.store(worker, chat),
+            Move::Notify { worker, chat } => self.notify(worker, chat),
+            Move::LearnSession { worker } => self.learn_session(worker),
+            Move::LearnClient { worker } => self.learn_client(worker),
+            Move::Beacon { worker } => self.beacon(worker),
+            Move::Hear { worker } => self.hear(worker),
+            Move::Lose { worker } => self.workers[worker].lane.pop_front().is_some(),
+            Move::Double { worker } => self.double(worker),
+            Move::Die { worker } => self.die(worker),
+            Move::Expel { worker } => self.expel(worker),
+            Move::Silence { worker } => self.silence(worker),
+            Move::Clear => self.clear(),
+            Move::Hand { chat, to } => self.hand(chat, to),
+            Move::Mail => self.mail(),
+            Move::Answer { behind, most } => self.inbox.answer(behind, most),
+            Move::Finish => self.inbox.finish(),
+            Move::Return => self.return_reading(),
+            Move::Confirm { place } => self.confirm(place, false),
+            Move::ConfirmThrough { place } => self.confirm(place, true),
+            Move::ConfirmWrongly { delivery, through } => self.confirm_wrongly(delivery, through),
+            Move::Delete { place } => self.inbox.delete(place),
+            Move::Expire => self.expire(),
+            Move::Check { behind } => self.check(behind),
+            Move::Doubt => {
+                self.gateway.doubt();
+                true
+            }
+            Move::Replace => self.replace(),
+        }
+    }
+
+    /// Gives the session something to take, does what it wants, and checks what must hold after it.
+    pub(super) fn tell(&mut self, input: Input<u64>) {
+        let mut actions = Vec::new();
+        self.session.handle(input, &mut actions);
+        for action in actions {
+            match action {
+                Action::Deliver { delivery, body } => {
+                    let entry = self.inbox.any(body);
+                    self.client.deliver(delivery, body, entry);
+                }
+                Action::Delete { sequence } => {
+                    self.client.check_delete(sequence);
+                    self.inbox.deleting.insert(sequence);
+                }
+                Action::Read(reading) => self.inbox.ask(reading),
+                Action::CaughtUp => {
+                    let due = self.gateway.fence_at.expect("it is caught up after the fence");
+                    self.client.catch_up(self.inbox.sequences(..=due));
+                }
+                Action::UnknownDelivery(delivery) => {
+                    assert!(self.client.takes_unknown(delivery), "{delivery} is outstanding");
+                }
+            }
+        }
+        self.check_session();
+    }
+
+    fn check_session(&self) {
+        let session = &self.session;
+        for sequence in self.inbox.sequences(..=session.floor) {
+            assert!(
+                self.client.delivered.contains(&sequence),
+                "the floor {} has passed {sequence}, which is stored and not delivered",
+                session.floor
+            );
+        }
+        assert!(session.above.len() <= super::ABOVE_MAX + 1);
+        assert!(session.above.iter().all(|sequence| *sequence > session.floor));
+        assert!(session.held_back.len() <= super::HELD_BACK_MAX);
+        assert!(session.reading.is_none() || self.inbox.reading.is_some());
+    }
+
+    fn return_reading(&mut self) -> bool {
+        let Some((entries, complete)) = self.inbox.take_reading() else {
+            return false;
+        };
+        let entries = entries
+            .into_iter()
+            .map(|(sequence, entry)| stored(sequence, entry.bytes))
+            .collect();
+        self.tell(Input::Read { entries, complete });
+        true
+    }
+
+    fn confirm(&mut self, place: usize, through: bool) -> bool {
+        let Some(delivery) = self.client.confirm(place, through) else {
+            return false;
+        };
+        self.tell(if through {
+            Input::ReceivedThrough(delivery)
+        } else {
+            Input::Received(delivery)
+        });
+        let open = self.client.confirmed.difference(&self.client.deleted).count();
+        assert_eq!(open, 0, "what was confirmed is deleted");
+        true
+    }
+
+    fn confirm_wrongly(&mut self, delivery: u64, through: bool) -> bool {
+        if !self.client.expect_unknown(delivery, through) {
+            return false;
+        }
+        self.tell(if through {
+            Input::ReceivedThrough(delivery)
+        } else {
+            Input::Received(delivery)
+        });
+        assert!(self.client.unknown.is_none(), "{delivery} is not outstanding");
+        true
+    }
+
+    fn check(&mut self, behind: usize) -> bool {
+        let Some(last) = self.inbox.last_stored(behind) else {
+            return false;
+        };
+        self.gateway.tell(gateway::Mail::Checked(last));
+        true
+    }
+
+    fn expire(&mut self) -> bool {
+        let Some(oldest) = self.inbox.stored.keys().next().copied() else {
+            return false;
+        };
+        // A mark that takes the place of a mark is stored before that one is deleted, as any other.
+        let mark = Entry {
+            chat: None,
+            bytes: self.bytes,
+        };
+        self.inbox.store(mark);
+        self.inbox.remove(oldest);
+        self.untold = true;
+        true
+    }
+
+    fn replace(&mut self) -> bool {
+        self.session = InboxSession::new();
+        self.inbox.reading = None;
+        self.client.reconnect();
+        self.gateway.replace();
+        self.tell(Input::Start);
+        self.settle_fence();
+        true
+    }
+
+    /// Everybody is well again: runs until nothing moves, and says whether everything came to its end.
+    pub(super) fn settle(&mut self) {
+        self.settle_some();
+        // What a worker stored and did not tell of, the next one tells of when it works on the event; if there is one.
+        self.untold |= self.workers.iter().all(|worker| !worker.registered);
+        if self.untold {
+            // What nobody tells of is found by the check.
+            self.apply(Move::Check { behind: 0 });
+            self.settle_some();
+        }
+        self.check_settled();
+    }
+
+    fn settle_some(&mut self) {
+        for _ in 0..100 {
+            if self.is_calm() && self.is_done() {
+                return;
+            }
+            self.settle_workers();
+            self.settle_session();
+        }
+        panic!("it does not come to rest: {:?}", self.session);
+    }
+
+    fn settle_session(&mut self) {
+        self.apply(Move::Clear);
+        while self.apply(Move::Mail) {}
+        self.apply(Move::Answer {
+            behind: 0,
+            most: usize::MAX,
+        });
+        self.apply(Move::Finish);
+        self.apply(Move::Return);
+        self.apply(Move::ConfirmThrough { place: usize::MAX });
+        while self.apply(Move::Delete { place: 0 }) {}
+    }
+
+    /// Nothing is under way at the session.
+    fn is_calm(&self) -> bool {
+        self.inbox.is_calm() && self.gateway.is_calm() && self.client.outstanding.is_empty()
+    }
+
+    /// The workers have done everything, and the gateway has heard it.
+    fn is_done(&self) -> bool {
+        self.session.is_live() && self.are_workers_done()
+    }
+
+    fn check_settled(&self) {
+        let left: Vec<u64> = self.inbox.sequences(..).collect();
+        assert_eq!(left, Vec::<u64>::new(), "stored and not delivered");
+        assert!(self.client.caught_up, "no word that it is caught up");
+        assert!(!self.session.is_full());
+    }
+}
+
+/// An entry as the session sees it.
+pub(super) fn stored(sequence: u64, bytes: usize) -> Stored<u64> {
+    Stored {
+        sequence,
+        bytes,
+        body: sequence,
+    }
+}

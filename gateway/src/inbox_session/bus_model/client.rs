@@ -1,0 +1,127 @@
+//! The client of one session: what it was sent and what it has confirmed. Each delivery is checked.
+
+use std::collections::BTreeSet;
+
+use tidings_protocol::{WINDOW_BYTES_MAX, WINDOW_MAX};
+
+use super::Entry;
+
+/// A delivery that is not confirmed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::inbox_session) struct Outstanding {
+    pub(in crate::inbox_session) delivery: u64,
+    sequence: u64,
+    bytes: usize,
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::inbox_session) struct Client {
+    deliveries: u64,
+    pub(in crate::inbox_session) delivered: BTreeSet<u64>,
+    pub(in crate::inbox_session) outstanding: Vec<Outstanding>,
+    pub(super) confirmed: BTreeSet<u64>,
+    /// Asked to be deleted by this session.
+    pub(super) deleted: BTreeSet<u64>,
+    pub(super) caught_up: bool,
+    /// The answer to what was confirmed wrongly is due.
+    pub(super) unknown: Option<u64>,
+    /// The last sequence of each chat.
+    last: Vec<u64>,
+    /// What was confirmed on earlier connections. A replica that is behind may show it once more, or a late notice
+    /// tell of it: the client drops messages that it knows.
+    dropped: BTreeSet<u64>,
+}
+
+impl Client {
+    pub(super) fn new(chats: usize) -> Self {
+        Self {
+            deliveries: 0,
+            delivered: BTreeSet::new(),
+            outstanding: Vec::new(),
+            confirmed: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+            caught_up: false,
+            unknown: None,
+            last: vec![0; chats],
+            dropped: BTreeSet::new(),
+        }
+    }
+
+    /// The same client on a new connection.
+    pub(super) fn reconnect(&mut self) {
+        let mut client = Self::new(self.last.len());
+        client.dropped = std::mem::take(&mut self.dropped);
+        client.dropped.append(&mut self.confirmed);
+        *self = client;
+    }
+
+    pub(super) fn deliver(&mut self, delivery: u64, sequence: u64, entry: Entry) {
+        self.deliveries += 1;
+        assert_eq!(delivery, self.deliveries, "deliveries are numbered one by one");
+        assert!(self.delivered.insert(sequence), "{sequence} is delivered twice");
+        if let Some(chat) = entry.chat
+            && !self.dropped.contains(&sequence)
+        {
+            let before = std::mem::replace(&mut self.last[chat], sequence);
+            assert!(
+                before < sequence,
+                "{sequence} comes after {before} in chat {chat}"
+            );
+        }
+        let outstanding: usize = self.outstanding.iter().map(|other| other.bytes).sum();
+        assert!(
+            self.outstanding.is_empty()
+                || (self.outstanding.len() < WINDOW_MAX && outstanding + entry.bytes <= WINDOW_BYTES_MAX),
+            "the window is full"
+        );
+        self.outstanding.push(Outstanding {
+            delivery,
+            sequence,
+            bytes: entry.bytes,
+        });
+    }
+
+    /// Confirms the delivery at this place (the last one if there are fewer), or everything up to it.
+    pub(super) fn confirm(&mut self, place: usize, through: bool) -> Option<u64> {
+        let last = self.outstanding.len().checked_sub(1)?;
+        let place = place.min(last);
+        let delivery = self.outstanding[place].delivery;
+        let places = if through { 0..=place } else { place..=place };
+        let confirmed = self.outstanding.drain(places);
+        self.confirmed
+            .extend(confirmed.map(|outstanding| outstanding.sequence));
+        Some(delivery)
+    }
+
+    /// Whether this confirmation is wrong. Confirming through one that was confirmed is, if nothing is
+    /// outstanding up to it.
+    pub(super) fn expect_unknown(&mut self, delivery: u64, through: bool) -> bool {
+        let wrong = if through {
+            delivery > self.deliveries || self.outstanding.iter().all(|other| other.delivery > delivery)
+        } else {
+            self.outstanding.iter().all(|other| other.delivery != delivery)
+        };
+        self.unknown = wrong.then_some(delivery);
+        wrong
+    }
+
+    pub(super) fn takes_unknown(&mut self, delivery: u64) -> bool {
+        self.unknown.take() == Some(delivery)
+    }
+
+    pub(super) fn check_delete(&mut self, sequence: u64) {
+        assert!(self.confirmed.contains(&sequence), "{sequence} is not confirmed");
+        assert!(self.deleted.insert(sequence), "{sequence} is deleted twice");
+    }
+
+    pub(super) fn catch_up(&mut self, due: impl Iterator<Item = u64>) {
+        assert!(!std::mem::replace(&mut self.caught_up, true), "caught up twice");
+        for sequence in due {
+            assert!(
+                self.delivered.contains(&sequence),
+                "caught up, and {sequence} was not delivered"
+            );
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The gateway between the lanes and the session, as `live.rs`, `workers.rs` and `mailbox.rs` are.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::inbox_session::Input;
+
+use super::{Told, World, stored};
+
+/// The real one has room for 256.
+const MAILBOX_MAX: usize = 6;
+
+/// What waits for the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Mail {
+    Notice(u64),
+    FencePassed,
+    Checked(u64),
+}
+
+/// What was heard of a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Heard {
+    pub(super) any: bool,
+    pub(super) number: u64,
+    session: u64,
+    client: bool,
+    pub(super) silent: bool,
+}
+
+impl Heard {
+    /// Whether a beacon says nothing new.
+    pub(super) fn knows(&self, told: Told) -> bool {
+        let Told::Beacon {
+            number,
+            session,
+            client,
+        } = told
+        else {
+            return false;
+        };
+        self.any && !self.silent && (self.number, self.session, self.client) == (number, session, client)
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::inbox_session) struct Gateway {
+    pub(super) heard: Vec<Heard>,
+    /// The latest lane of each worker in each chat, and the stamp of its beginning.
+    lanes: BTreeMap<(usize, usize), (u64, u64)>,
+    stamp: u64,
+    /// The session's connection, which is also its revision in SESSIONS.
+    pub(super) connection: u64,
+    /// The last sequence when the fence had passed.
+    pub(super) fence_at: Option<u64>,
+    mail: VecDeque<Mail>,
+    doubt: bool,
+    /// The session reads, or has read, after this stamp was given.
+    read_stamp: u64,
+    /// After a doubt about all sessions, until the session is checked: a notice is a reason to read.
+    suspected: bool,
+}
+
+impl Gateway {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            heard: vec![Heard::default(); workers],
+            lanes: BTreeMap::new(),
+            stamp: 0,
+            connection: 1,
+            fence_at: None,
+            mail: VecDeque::new(),
+            doubt: false,
+            read_stamp: 0,
+            suspected: false,
+        }
+    }
+
+    /// The session must read: notices that wait are found by that.
+    pub(super) fn doubt(&mut self) {
+        self.doubt = true;
+        self.suspected = false;
+        self.mail.retain(|mail| !matches!(mail, Mail::Notice(_)));
+    }
+
+    /// Something may have been lost of some session, perhaps of this one.
+    pub(super) fn suspect(&mut self) {
+        if self.mail.iter().any(|mail| matches!(mail, Mail::Notice(_))) {
+            self.doubt();
+        } else {
+            self.suspected |= !self.doubt;
+        }
+    }
+
+    pub(super) fn tell(&mut self, mail: Mail) {
+        self.mail.push_back(mail);
+    }
+
+    pub(super) fn is_calm(&self) -> bool {
+        self.mail.is_empty() && !self.doubt && !self.suspected
+    }
+
+    pub(super) fn replace(&mut self) {
+        self.connection += 1;
+        self.fence_at = None;
+        self.mail.clear();
+        (self.doubt, self.suspected) = (false, false);
+        self.read_stamp = 0;
+    }
+
+    fn count(&mut self, worker: usize, number: u64, beacon: bool) {
+        let heard = &mut self.heard[worker];
+        (heard.any, heard.silent) = (true, false);
+        if number > heard.number + u64::from(!beacon) {
+            self.suspect();
+        }
+        self.heard[worker].number = self.heard[worker].number.max(number);
+    }
+
+    /// The stamp of a notice's lane.
+    fn stamp(&mut self, worker: usize, chat: usize, tenure: u64) -> u64 {
+        let next = self.stamp + 1;
+        let lane = self.lanes.entry((worker, chat)).or_insert((tenure, next));
+        if lane.0 < tenure {
+            *lane = (tenure, next);
+        }
+        self.stamp = self.stamp.max(lane.1);
+        lane.1
+    }
+
+    fn deliver(&mut self, sequence: u64, stamp: u64, stored_before: bool) {
+        let in_order = stamp <= self.read_stamp && !self.suspected;
+        self.read_stamp = self.read_stamp.max(stamp);
+        if self.doubt {
+            return;
+        }
+        let notices = self.mail.iter().filter(|mail| matches!(mail, Mail::Notice(_)));
+        if in_order && !stored_before && notices.count() < MAILBOX_MAX {
+            self.tell(Mail::Notice(sequence));
+        } else {
+            self.doubt();
+        }
+    }
+}
+
+impl World {
+    pub(super) fn hear(&mut self, worker: usize) -> bool {
+        let Some(told) = self.workers[worker].lane.pop_front() else {
+            return false;
+        };
+        let gateway = &mut self.gateway;
+        match told {
+            Told::Notice {
+                number,
+                chat,
+                tenure,
+                sequence,
+                stored_before,
+                connection,
+            } => {
+                gateway.count(worker, number, false);
+                let stamp = gateway.stamp(worker, chat, tenure);
+                if connection == gateway.connection {
+                    gateway.deliver(sequence, stamp, stored_before);
+                }
+            }
+            Told::Beacon {
+                number,
+                session,
+                client,
+            } => {
+                gateway.count(worker, number, true);
+                gateway.heard[worker].session = session;
+                gateway.heard[worker].client = client;
+                self.settle_fence();
+            }
+        }
+        true
+    }
+
+    pub(super) fn silence(&mut self, worker: usize) -> bool {
+        let heard = &mut self.gateway.heard[worker];
+        if !heard.any || heard.silent {
+            return false;
+        }
+        heard.silent = true;
+        self.gateway.suspect();
+        self.settle_fence();
+        true
+    }
+
+    /// The leader's last sequence, asked for after the doubt, clears the session.
+    pub(super) fn clear(&mut self) -> bool {
+        let last = self.inbox.last_stored(0);
+        let suspected = std::mem::take(&mut self.gateway.suspected);
+        if let Some(last) = last.filter(|_| suspected) {
+            self.gateway.tell(Mail::Checked(last));
+        }
+        suspected
+    }
+
+    /// Whoever is registered must have passed, and whoever was heard lately.
+    pub(super) fn settle_fence(&mut self) {
+        let gateway = &mut self.gateway;
+        let passed = self.workers.iter().zip(&gateway.heard).all(|(worker, heard)| {
+            let passed = heard.any && heard.session >= gateway.connection && heard.client;
+            passed || (!worker.registered && (heard.silent || !heard.any))
+        });
+        if passed && gateway.fence_at.is_none() {
+            gateway.fence_at = Some(self.inbox.last);
+            gateway.read_stamp = gateway.stamp;
+            gateway.tell(Mail::FencePassed);
+        }
+    }
+
+    pub(super) fn mail(&mut self) -> bool {
+        if std::mem::take(&mut self.gateway.doubt) {
+            self.tell(Input::Doubt);
+            return true;
+        }
+        let Some(mail) = self.gateway.mail.pop_front() else {
+            return false;
+        };
+        let input = match mail {
+            Mail::Notice(sequence) => Input::Notice(stored(sequence, self.inbox.any(sequence).bytes)),
+            Mail::FencePassed => Input::FencePassed,
+            Mail::Checked(last) => Input::Checked(last),
+        };
+        self.tell(input);
+        true
+    }
+}

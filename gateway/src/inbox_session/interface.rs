@@ -1,0 +1,75 @@
+//! What an inbox session is told, and what it wants done.
+
+/// What a session hears.
+#[derive(Debug)]
+pub(crate) enum Input<B> {
+    /// The connection is open: read everything.
+    Start,
+    /// A worker says that an entry was stored.
+    Notice(Stored<B>),
+    /// The reading that was asked for has ended. `entries` are in stream order, without holes from its `from` on.
+    /// `complete` says that nothing was stored behind the last one, according to the stream's leader.
+    Read {
+        /// What was read.
+        entries: Vec<Stored<B>>,
+        /// Whether it was everything.
+        complete: bool,
+    },
+    /// A notice may have been lost.
+    Doubt,
+    /// From here on every worker knows of this session.
+    FencePassed,
+    /// The last sequence that is stored in the inbox.
+    Checked(u64),
+    /// The client has confirmed one delivery.
+    Received(u64),
+    /// The client has confirmed everything up to a delivery.
+    ReceivedThrough(u64),
+}
+
+/// An entry of the inbox.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
+pub(crate) struct Stored<B> {
+    /// Its stream sequence.
+    pub(crate) sequence: u64,
+    /// Its size, for the window.
+    pub(crate) bytes: usize,
+    /// The rest of it.
+    pub(crate) body: B,
+}
+
+/// What a session wants done, in this order.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Action<B> {
+    /// Write a delivery to the socket.
+    Deliver {
+        /// Its number on this connection.
+        delivery: u64,
+        /// What.
+        body: B,
+    },
+    /// Delete an entry: it is confirmed.
+    Delete {
+        /// Its stream sequence.
+        sequence: u64,
+    },
+    /// Read the inbox.
+    Read(Reading),
+    /// Tell the client that everything older has been sent.
+    CaughtUp,
+    /// Tell the client that it confirmed something that is not outstanding.
+    UnknownDelivery(u64),
+}
+
+/// A reading of the inbox.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+pub(crate) struct Reading {
+    /// The first sequence to read.
+    pub(crate) from: u64,
+    /// At most so many entries.
+    pub(crate) count: usize,
+    /// At most about so many bytes.
+    pub(crate) bytes: usize,
+}
