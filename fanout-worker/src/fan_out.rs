@@ -15,7 +15,6 @@ use tidings_nats::{
     event_headers, inbox_subject,
 };
 use tidings_protocol::{ClientId, UserId};
-use tidings_service::Registration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,14 +25,13 @@ use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
 use crate::overflow_marks::OverflowMarks;
 use crate::participants::{Participants, ParticipantsCache, ParticipantsError};
+use crate::standing::Standing;
 use crate::tries::{Failure, Tries};
 
 /// For one publish ack; an election of a stream takes about as long.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// For finding out who gets it. Postgres ends its statements after 10 s; a machine that is gone ends nothing.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(15);
-/// A worker whose key in INSTANCES was not renewed for so long does nothing more: at 10 s others take it for dead.
-pub(crate) const UNRENEWED_MAX: Duration = Duration::from_secs(8);
 
 /// An event as CHATS delivered it.
 pub(crate) struct Incoming {
@@ -78,7 +76,7 @@ pub(crate) struct FanOut {
     pub(crate) horizon: Arc<Horizon>,
     pub(crate) live: LiveLane,
     pub(crate) overflow: OverflowMarks,
-    pub(crate) registration: Registration,
+    pub(crate) standing: Standing,
     /// One permit for each publish that may be under way.
     pub(crate) publishes: Semaphore,
 }
@@ -142,7 +140,7 @@ impl FanOut {
         participants: &ParticipantsCache,
         stored: &mut Stored,
     ) -> Result<&'static str, Failure> {
-        if !self.registration.is_renewed_within(UNRENEWED_MAX) {
+        if !self.standing.is_good() {
             return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
         }
         let event = Event::decode(&incoming.payload).map_err(|error| wire_failure(&error))?;
@@ -168,7 +166,7 @@ impl FanOut {
                 }
                 _ => None,
             });
-        let in_standing = || self.registration.is_renewed_within(UNRENEWED_MAX);
+        let in_standing = || self.standing.is_good();
         if !self.live.notify(incoming.lane, &entry, told, in_standing).await {
             return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
         }

@@ -17,6 +17,7 @@ mod partition_reader;
 mod partition_task;
 mod sessions;
 mod shares;
+mod standing;
 mod tries;
 mod worker;
 

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use crate::beacons;
 use crate::clients::Clients;
 use crate::config::FanoutWorkerConfig;
-use crate::fan_out::{FanOut, UNRENEWED_MAX};
+use crate::fan_out::FanOut;
 use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
 use crate::overflow_marks::OverflowMarks;
@@ -19,11 +19,10 @@ use crate::partition_reader::Event;
 use crate::partition_task::{PartitionHandle, PartitionTask};
 use crate::sessions::Sessions;
 use crate::shares::Shares;
+use crate::standing::Standing;
 
 /// How often a worker looks whether it holds its share.
 const SHARES_INTERVAL: Duration = Duration::from_millis(500);
-/// How often a worker that may not work looks whether it may again.
-const RENEWED_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Runs a worker until it is asked to stop: then it finishes what it has in hand, gives its partitions away and
 /// ends. Fails when NATS cannot be asked at the start.
@@ -48,13 +47,17 @@ pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result
         })
         .collect();
     let workers = LivingWatch::start(&context, context.service).await?;
+    context
+        .stopping
+        .run_until_cancelled(fan_out.standing.admit())
+        .await;
     tell(&partitions, || Event::Resume);
     reading.holds();
     tracing::info!(partitions = partitions.len(), "reading");
     tokio::select! {
         () = context.stopping.cancelled() => {}
         () = keep_share(&partitions, &workers) => {}
-        () = obey_registration(&partitions, &fan_out.registration, &reading) => {}
+        () = obey_standing(&partitions, &fan_out.standing, &reading) => {}
     }
     let within = context.drain_timeout / 2;
     tell(&partitions, || Event::Stop { within });
@@ -90,7 +93,12 @@ async fn start(
             horizon.clone(),
         ),
         overflow: OverflowMarks::new(context.bus.clone(), context.topology),
-        registration,
+        standing: Standing::new(
+            context.bus.clone(),
+            registration,
+            sessions.clone(),
+            invalidations.subscribe(),
+        ),
         publishes: Semaphore::new(config.publishes_max as usize),
     });
     let (lane, end) = (fan_out.clone(), ended.clone());
@@ -131,15 +139,13 @@ async fn keep_share(partitions: &[PartitionHandle], workers: &LivingWatch) {
     }
 }
 
-/// Stops all work while the worker's own key is too old, for ever.
-async fn obey_registration(partitions: &[PartitionHandle], registration: &Registration, reading: &Condition) {
+/// Stops all work while the worker may not work, for ever.
+async fn obey_standing(partitions: &[PartitionHandle], standing: &Standing, reading: &Condition) {
     loop {
-        registration.unrenewed_for(UNRENEWED_MAX).await;
-        reading.fails("the worker's own key cannot be renewed: others take it for dead");
+        standing.lost().await;
+        reading.fails("the worker's own key was not renewed: others take it for dead");
         tell(partitions, || Event::Suspend);
-        while !registration.is_renewed_within(UNRENEWED_MAX) {
-            tokio::time::sleep(RENEWED_INTERVAL).await;
-        }
+        standing.admit().await;
         tell(partitions, || Event::Resume);
         reading.holds();
     }

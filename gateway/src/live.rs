@@ -26,6 +26,8 @@ const ANEW_WAIT: Duration = Duration::from_secs(10);
 struct Fence {
     handle: Arc<SessionHandle>,
     invalidations_sequence: u64,
+    /// The living workers must have been listed after this.
+    since: tokio::time::Instant,
     /// Before this, what workers say proves nothing.
     not_before: Option<Instant>,
 }
@@ -64,7 +66,7 @@ impl Live {
         let notices = connection.client().subscribe(live_subject(&gateway)).await?;
         let closes = connection.client().subscribe(close_subject(&gateway)).await?;
         connection.client().flush().await?;
-        live.update_registered();
+        live.settle_fences();
         context.tasks.spawn_essential(
             "live",
             live.clone().run(context.clone(), connection, notices, closes),
@@ -78,12 +80,7 @@ impl Live {
         handle
             .invalidations_sequence
             .store(invalidations_sequence, Ordering::Relaxed);
-        // Whoever registered as a worker before now is waited for; whoever does later reads SESSIONS first.
-        if let Err(error) = self.living.after(tokio::time::Instant::now()).await {
-            tracing::debug!("the living workers could not be listed: {error:#}");
-        }
-        self.update_registered();
-        self.push_fence(handle, invalidations_sequence);
+        self.push_fence(handle, invalidations_sequence).await;
     }
 
     /// Takes a session's fence down: its key is about to be put again, and until a fence has passed for that, notices
@@ -97,15 +94,23 @@ impl Live {
     }
 
     /// Fences a session whose key was put again. Workers that knew its client once still do.
-    pub(crate) fn fence_again(&self, handle: &Arc<SessionHandle>) {
-        self.push_fence(handle, handle.invalidations_sequence.load(Ordering::Relaxed));
+    pub(crate) async fn fence_again(&self, handle: &Arc<SessionHandle>) {
+        self.push_fence(handle, handle.invalidations_sequence.load(Ordering::Relaxed))
+            .await;
     }
 
-    fn push_fence(&self, handle: &Arc<SessionHandle>, invalidations_sequence: u64) {
+    async fn push_fence(&self, handle: &Arc<SessionHandle>, invalidations_sequence: u64) {
+        // Whoever registered as a worker before now is waited for; whoever does later catches up with SESSIONS before
+        // it stores anything.
+        let since = tokio::time::Instant::now();
+        if let Err(error) = self.living.after(since).await {
+            tracing::debug!("the living workers could not be listed; they are again and again: {error:#}");
+        }
         let written = *handle.written.lock();
         let fence = Fence {
             handle: handle.clone(),
             invalidations_sequence,
+            since,
             not_before: written.anew.then(|| written.ended + ANEW_WAIT),
         };
         self.state.lock().fences.push(fence);
@@ -161,7 +166,6 @@ impl Live {
                     doubts = now;
                 }
                 Ok(()) = living.changed() => {
-                    self.update_registered();
                     self.settle_fences();
                 }
                 _ = silence.tick() => {
@@ -264,26 +268,20 @@ impl Live {
         });
     }
 
-    fn update_registered(&self) {
-        let registered = self
-            .living
-            .now()
-            .instances
-            .keys()
-            .map(|boot_id| boot_id.0)
-            .collect();
-        self.state.lock().workers.registered(registered);
-    }
-
+    /// Tells the sessions whose fences have passed.
     fn settle_fences(&self) {
+        let living = self.living.now();
+        let registered = living.instances.keys().map(|boot_id| boot_id.0).collect();
+        let now = Instant::now();
         let mut state = self.state.lock();
         let State { workers, fences } = &mut *state;
-        let now = Instant::now();
+        workers.registered(registered);
         fences.retain(|fence| {
             if fence.handle.closed.is_cancelled() {
                 return false;
             }
-            let passed = fence.not_before.is_none_or(|not_before| now >= not_before)
+            let passed = living.as_of >= fence.since
+                && fence.not_before.is_none_or(|not_before| now >= not_before)
                 && workers.have_passed(fence.handle.revision(), fence.invalidations_sequence);
             if passed {
                 fence.handle.mailbox.fence_passed(workers.stamp());

@@ -103,7 +103,7 @@ async fn settle(gateway: &Gateway, session: &Arc<SessionHandle>) {
             }
         };
         match place(session.connection, session.revision(), found.as_ref()) {
-            Place::Own => return own(gateway, session, found.map_or(0, |found| found.sequence)),
+            Place::Own => return own(gateway, session, found.map_or(0, |found| found.sequence)).await,
             Place::Newer => return session.mailbox.close(Ending::Asked(CloseReason::Replaced)),
             Place::Gone { revision } => {
                 if put_again(gateway, session, revision).await {
@@ -124,7 +124,7 @@ async fn settle(gateway: &Gateway, session: &Arc<SessionHandle>) {
 }
 
 /// The key is there. With another revision than is known, it was put again and the ack got lost.
-fn own(gateway: &Gateway, session: &Arc<SessionHandle>, revision: u64) {
+async fn own(gateway: &Gateway, session: &Arc<SessionHandle>, revision: u64) {
     let changed = {
         let mut written = session.written.lock();
         let changed = written.revision != revision;
@@ -132,7 +132,7 @@ fn own(gateway: &Gateway, session: &Arc<SessionHandle>, revision: u64) {
         changed
     };
     if changed {
-        gateway.live.fence_again(session);
+        gateway.live.fence_again(session).await;
     }
 }
 
@@ -163,7 +163,7 @@ async fn put_again(gateway: &Gateway, session: &Arc<SessionHandle>, revision: u6
             metrics::counter!("tidings_session_keys_put_again_total").increment(1);
             *session.written.lock() = written;
             if gateway.sessions.holds(session) {
-                gateway.live.fence_again(session);
+                gateway.live.fence_again(session).await;
             } else {
                 // It has ended meanwhile, and may have deleted the key of before.
                 take_over::delete_key(bus, session.client_id, written.revision).await;

@@ -25,6 +25,8 @@ pub const INSTANCE_AGE_MAX: Duration = Duration::from_secs(10);
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
 /// A renewal that takes longer has failed; the next one is due by then.
 const RENEW_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A renewal that was acked so long after the one before it may have found the key expired.
+const LAPSE_AFTER: Duration = Duration::from_secs(9);
 /// After this the condition `instance` does not hold.
 const CONDITION_AFTER: Duration = Duration::from_secs(5);
 
@@ -55,7 +57,13 @@ pub(crate) fn subject(key: &str) -> String {
 /// A key that is being renewed. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    renewed: watch::Receiver<Instant>,
+    renewed: watch::Receiver<Renewed>,
+}
+
+#[derive(Copy, Clone, Debug)]
+struct Renewed {
+    at: Instant,
+    lapses: u64,
 }
 
 impl Registration {
@@ -85,7 +93,10 @@ impl Registration {
             .await
             .map_err(|error| anyhow::anyhow!("cannot register in the bucket {INSTANCES}: {error}"))?;
         condition.holds();
-        let (sender, renewed) = watch::channel(started);
+        let (sender, renewed) = watch::channel(Renewed {
+            at: started,
+            lapses: 0,
+        });
         let bus = context.bus.clone();
         context.tasks.spawn(async move {
             end.run_until_cancelled(renew(&bus, &key, &value, &sender, &condition))
@@ -100,7 +111,13 @@ impl Registration {
 
     /// When the last successful renewal began. The key is there at least until [`INSTANCE_AGE_MAX`] later.
     pub fn renewed(&self) -> Instant {
-        *self.renewed.borrow()
+        self.renewed.borrow().at
+    }
+
+    /// How often the key may have been gone for a while and come back, because this process was stopped or could not
+    /// renew it: others may not have reckoned with it meanwhile.
+    pub fn lapses(&self) -> u64 {
+        self.renewed.borrow().lapses
     }
 
     /// Whether the last successful renewal began less than `limit` ago. With a limit below [`INSTANCE_AGE_MAX`],
@@ -121,7 +138,7 @@ impl Registration {
     }
 }
 
-async fn renew(bus: &Bus, key: &str, value: &Bytes, renewed: &watch::Sender<Instant>, condition: &Condition) {
+async fn renew(bus: &Bus, key: &str, value: &Bytes, renewed: &watch::Sender<Renewed>, condition: &Condition) {
     let mut interval = tokio::time::interval(RENEW_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     interval.tick().await;
@@ -130,14 +147,17 @@ async fn renew(bus: &Bus, key: &str, value: &Bytes, renewed: &watch::Sender<Inst
         let started = Instant::now();
         match put(bus, key, value.clone(), RENEW_TIMEOUT).await {
             Ok(()) => {
-                renewed.send_replace(started);
+                renewed.send_modify(|renewed| {
+                    renewed.lapses += u64::from(renewed.at.elapsed() >= LAPSE_AFTER);
+                    renewed.at = started;
+                });
                 condition.holds();
             }
             Err(error) => {
                 metrics::counter!("tidings_instance_renewal_failures_total").increment(1);
-                let seconds = renewed.borrow().elapsed().as_secs();
-                tracing::warn!(%error, seconds, "the instance's key was not renewed");
-                if renewed.borrow().elapsed() >= CONDITION_AFTER {
+                let unrenewed = renewed.borrow().at.elapsed();
+                tracing::warn!(%error, seconds = unrenewed.as_secs(), "the instance's key was not renewed");
+                if unrenewed >= CONDITION_AFTER {
                     condition.fails("the key in INSTANCES cannot be renewed");
                 }
             }

@@ -16,8 +16,6 @@ use crate::instances::{Instance, subject};
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// A reading that takes longer has failed.
 const POLL_TIMEOUT: Duration = Duration::from_secs(1);
-/// More processes of one kind than a cell has; the server answers no more subjects at once.
-const INSTANCES_MAX: usize = 1024;
 
 /// The instances of a kind at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,17 +90,22 @@ impl LivingWatch {
 
     async fn read(&self) -> anyhow::Result<()> {
         let as_of = Instant::now();
+        // As of the leader: a replica that is behind would leave out who has just come.
         let messages = self
             .bus
-            .last_by_filter(
+            .last_by_subjects_now(
                 &format!("KV_{INSTANCES}"),
-                &self.filter,
-                INSTANCES_MAX,
+                std::slice::from_ref(&self.filter),
                 POLL_TIMEOUT,
             )
             .await
             .map_err(|error| anyhow::anyhow!("cannot read the bucket {INSTANCES}: {error}"))?;
-        let instances = messages.iter().filter_map(parse).collect();
+        let prefix = self.filter.trim_end_matches('*');
+        let instances = messages
+            .iter()
+            .filter(|message| message.subject.starts_with(prefix))
+            .filter_map(parse)
+            .collect();
         self.living.send_if_modified(|living| {
             let changed = living.instances != instances;
             *living = Arc::new(Living { instances, as_of });
