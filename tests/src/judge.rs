@@ -17,6 +17,7 @@ mod stored;
 mod story;
 #[cfg(test)]
 mod tests;
+mod timings;
 mod verdict;
 mod weather;
 
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 
 use tidings_protocol::ClientId;
 
+pub use timings::{Timings, timings};
 pub use verdict::{Figures, Kind, Verdict, Violation};
 
 use crate::history::{Moment, Run};

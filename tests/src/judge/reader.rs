@@ -20,6 +20,9 @@ use crate::history::{Moment, What};
 /// may not come again. Deleting is done in the background and takes milliseconds.
 const CONFIRM_TAKES: Duration = Duration::from_secs(10);
 
+/// The largest hole in a connection's numbers after which counting goes on.
+const HOLE_MAX: u64 = 10_000;
+
 /// A place in a chat.
 type Place = (ChatId, u64);
 
@@ -353,10 +356,14 @@ impl<'a> Reader<'a> {
         report: &mut Report,
     ) {
         let connected = self.connected.entry(number).or_default();
-        connected.deliveries.push(place);
-        let expected = connected.deliveries.len() as u64;
-        if delivery == expected {
+        let expected = connected.deliveries.len() as u64 + 1;
+        // One hole in the numbers is one violation: what follows is counted from there.
+        if (expected..expected + HOLE_MAX).contains(&delivery) {
+            connected.deliveries.resize(delivery as usize - 1, None);
+            connected.deliveries.push(place);
             connected.unconfirmed.insert(delivery);
+        }
+        if delivery == expected {
             return;
         }
         let record = self.index.record_at(position);

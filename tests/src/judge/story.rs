@@ -182,7 +182,9 @@ impl Index<'_> {
             matches!(&event.content, Content::Update(update)
                 if update.added.contains(user) || update.removed.contains(user))
         });
-        if let Some((seq, event)) = change {
+        if let Some((seq, event)) = change
+            && !focus.seqs.contains(seq)
+        {
             let text = format!("seq {seq} is {}, which concerns {user}", describe(&event.content));
             lines.push(event.known, 2, text);
         }

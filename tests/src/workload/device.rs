@@ -9,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use tidings_client::Backoff;
 use tidings_client::connection::Closed;
-use tidings_protocol::{ClientId, CloseCode, Codec, ErrorCode, Hello, Reply, ServerFrame};
+use tidings_protocol::{ClientFrame, ClientId, CloseCode, Codec, ErrorCode, Hello, Reply, ServerFrame};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -33,6 +33,10 @@ const LINGER: Duration = Duration::from_secs(30);
 const QUIET: Duration = Duration::from_secs(1);
 /// How often a device that is to come to rest looks whether it has.
 const REST_TICK: Duration = Duration::from_millis(100);
+/// How often a connection is lost just after a message was sent, before its reply can come.
+const LOST_WITH_REPLY: f64 = 0.02;
+/// How often a program forgets that a message was answered, and sends it again.
+const REPEATED: f64 = 0.02;
 /// A day: longer than any run.
 const TOKEN_SECONDS: i64 = 86_400;
 
@@ -259,7 +263,12 @@ impl Device {
         loop {
             let now = Instant::now();
             while let Some(frame) = self.outbox.next(now, session.next_id()) {
+                let is_message = matches!(frame, ClientFrame::SendMessage(_));
                 session.send(frame).await?;
+                if is_message && !self.finishing && self.rng.random_bool(LOST_WITH_REPLY) {
+                    let pause = Duration::from_millis(self.rng.random_range(0..2000));
+                    return Ok(Ending::Away(now + pause));
+                }
             }
             self.note_unanswered();
             if session.confirm_at.is_some_and(|at| at <= now) {
@@ -346,7 +355,16 @@ impl Device {
         };
         let mut state = self.shared.world.lock();
         match (ask, result) {
-            (Ask::Send { .. }, Ok(_)) => state.report.accepted += 1,
+            (ask @ Ask::Send { .. }, Ok(reply)) => {
+                if reply.duplicate == Some(true) {
+                    state.report.duplicates += 1;
+                    return;
+                }
+                state.report.accepted += 1;
+                if !self.finishing && self.rng.random_bool(REPEATED) {
+                    self.outbox.push(ask);
+                }
+            }
             // The one who was to mark it is not in the chat any more; somebody else will.
             (
                 Ask::Send {

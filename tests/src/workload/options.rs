@@ -57,6 +57,8 @@ impl Default for WorkloadOptions {
 pub struct WorkloadReport {
     /// Messages that were accepted.
     pub accepted: u64,
+    /// Replies that said that the message had been accepted before.
+    pub duplicates: u64,
     /// Deliveries of any kind.
     pub deliveries: u64,
     /// Second and later attempts of a send or change.
@@ -78,9 +80,10 @@ impl fmt::Display for WorkloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "workload: {} accepted, {} deliveries, {} retries, {} unanswered, {} connections ({} replaced by themselves); \
+            "workload: {} accepted, {} of them told again, {} deliveries, {} retries, {} unanswered, {} connections ({} replaced by themselves); \
              at rest after {:.1} s ({} devices not)",
             self.accepted,
+            self.duplicates,
             self.deliveries,
             self.retries,
             self.unknown,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tidings_tests::history::{Happening, Recorder, Run};
-use tidings_tests::judge::{Verdict, judge};
+use tidings_tests::judge::{judge, timings};
 use tidings_tests::workload::{Targets, Workload, WorkloadOptions, WorkloadReport};
 use tidings_tests::{System, SystemOptions, eventually};
 
@@ -37,7 +37,7 @@ async fn a_workload_keeps_every_promise() {
         events,
         stored: None,
     };
-    clean(seed, &report, &judge(&run));
+    clean(seed, &report, &run);
 }
 
 /// Kills a process and waits for the next one; services say themselves when they are ready.
@@ -86,8 +86,9 @@ async fn until_accepted(workload: &Workload, messages: u64) {
     .await;
 }
 
-fn clean(seed: u64, report: &WorkloadReport, verdict: &Verdict) {
-    eprintln!("seed {seed}: {report}\n{verdict}");
+fn clean(seed: u64, report: &WorkloadReport, run: &Run) {
+    let verdict = judge(run);
+    eprintln!("seed {seed}: {report}\n{}\n{verdict}", timings(run));
     assert!(verdict.is_clean(), "seed {seed}: {report}\n{verdict}");
     assert!(report.accepted > BETWEEN, "the workload did something: {report}");
 }
