@@ -1,4 +1,6 @@
 //! The live lane, sessions and durables under faults of NATS itself, on real servers.
 
+mod cluster;
 mod session_keys;
+mod split;
 mod stopped_worker;
