@@ -1,12 +1,24 @@
 //! What JetStream holds, asked of JetStream: no code of ours stands between.
 
+use std::time::Duration;
+
 use async_nats::jetstream::{self, stream::Info};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
-use tidings_nats::{Inbox, Topology, inbox_stream, inbox_subject};
+use tidings_nats::{Entry, FIRST, Inbox, Topology, inbox_stream, inbox_subject};
 use tidings_protocol::{ClientId, UserId};
+use tokio::time::Instant;
 
 use crate::eventually::eventually;
+use crate::history::StoredEntry;
 use crate::system::System;
+use crate::token::Identity;
+
+/// Entries of one inbox that are told as left: the first few tell why.
+const LEFT_MAX: usize = 20;
+/// Deleting takes milliseconds; a gateway that lost NATS for a while tries again every second.
+const DELETED_WITHIN: Duration = Duration::from_secs(15);
 
 /// An eye on JetStream.
 #[derive(Clone, Debug)]
@@ -18,8 +30,13 @@ pub struct Stored {
 impl Stored {
     /// Of a system.
     pub async fn of(system: &System) -> Self {
+        Self::at(system.nats().await)
+    }
+
+    /// Through a connection with an operator's rights.
+    pub fn at(nats: async_nats::Client) -> Self {
         Self {
-            jetstream: jetstream::new(system.nats().await),
+            jetstream: jetstream::new(nats),
             topology: Topology::default(),
         }
     }
@@ -46,6 +63,79 @@ impl Stored {
             if stored == entries { Ok(()) } else { Err(stored) }
         })
         .await;
+    }
+
+    /// What the inboxes of these users hold, marks aside; at most [`LEFT_MAX`] of each inbox. Waits until the inboxes of
+    /// `clients` are empty, since what was confirmed is deleted in the background, but at most [`DELETED_WITHIN`].
+    pub async fn left(&self, users: &[UserId], clients: &[Identity]) -> Vec<StoredEntry> {
+        let deadline = Instant::now() + DELETED_WITHIN;
+        loop {
+            let mut left = Vec::new();
+            for user_id in users {
+                left.extend(self.left_of(user_id).await);
+            }
+            let unfinished = left.iter().any(|entry| {
+                clients
+                    .iter()
+                    .any(|client| Some(client.client_id) == entry.client_id)
+            });
+            if !unfinished || Instant::now() >= deadline {
+                return left;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn left_of(&self, user_id: &UserId) -> Vec<StoredEntry> {
+        let stream = inbox_stream(self.topology.shard(user_id));
+        let of_first = inbox_subject(&self.topology, user_id, Inbox::First);
+        let inboxes = of_first.strip_suffix(FIRST).expect("that is how it ends");
+        let filter = json!({ "subjects_filter": format!("{inboxes}*") });
+        let info: Value = self
+            .jetstream
+            .request(format!("STREAM.INFO.{stream}"), &filter)
+            .await
+            .expect("the stream exists");
+        let subjects = info["state"]["subjects"].as_object().cloned().unwrap_or_default();
+        let mut left = Vec::new();
+        for subject in subjects.keys() {
+            let client_id = subject.strip_prefix(inboxes).and_then(|token| token.parse().ok());
+            let mut after = 0;
+            for _ in 0..LEFT_MAX {
+                let Some((sequence, entry)) = self.next(&stream, subject, after).await else {
+                    break;
+                };
+                left.push(StoredEntry {
+                    user_id: user_id.clone(),
+                    client_id,
+                    sequence,
+                    chat_id: entry.event.chat_id(),
+                    seq: entry.seq,
+                });
+                after = sequence;
+            }
+        }
+        left
+    }
+
+    /// The first entry of a subject behind a sequence.
+    async fn next(&self, stream: &str, subject: &str, after: u64) -> Option<(u64, Entry)> {
+        let answer: Value = self
+            .jetstream
+            .request(
+                format!("STREAM.MSG.GET.{stream}"),
+                &json!({ "seq": after + 1, "next_by_subj": subject }),
+            )
+            .await
+            .expect("JetStream answers");
+        let message = answer.get("message")?;
+        let payload = message["data"].as_str().expect("an entry has a payload");
+        let payload = BASE64.decode(payload).expect("JetStream writes base64");
+        let entry = Entry::decode(&payload).expect("an inbox holds entries");
+        Some((
+            message["seq"].as_u64().expect("a stored message has a sequence"),
+            entry,
+        ))
     }
 
     /// The durable of a client: (unprocessed, outstanding).

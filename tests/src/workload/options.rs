@@ -3,6 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use tidings_protocol::UserId;
+
+use crate::token::Identity;
+
 /// Where the people connect.
 #[derive(Clone, Debug)]
 pub struct Targets {
@@ -74,6 +78,10 @@ pub struct WorkloadReport {
     pub not_at_rest: u64,
     /// How long it took to come to rest.
     pub rest: Duration,
+    /// The users whose devices took part.
+    pub users: Vec<UserId>,
+    /// The clients that are active at the end.
+    pub clients: Vec<Identity>,
 }
 
 impl fmt::Display for WorkloadReport {

@@ -63,7 +63,11 @@ pub(super) async fn come_to_rest(shared: &Arc<Shared>, mut director: Director) -
     shared.tracker.close();
     shared.tracker.wait().await;
     let state = shared.world.lock();
+    let devices = state.devices.iter();
+    let active = devices.filter(|device| device.registered && !device.removed && !device.hopeless);
     WorkloadReport {
+        users: state.users.clone(),
+        clients: active.map(|device| device.identity.clone()).collect(),
         not_at_rest,
         unknown: state.devices.iter().map(|device| device.unanswered as u64).sum(),
         rest: began.elapsed(),

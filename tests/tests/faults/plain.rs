@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use tidings_tests::history::{Happening, Recorder, Run};
 use tidings_tests::judge::{judge, timings};
 use tidings_tests::workload::{Targets, Workload, WorkloadOptions, WorkloadReport};
-use tidings_tests::{System, SystemOptions, eventually};
+use tidings_tests::{Stored, System, SystemOptions, eventually};
 
 /// Messages that are accepted before the next thing is done: enough that whoever is hit has some in hand.
 const BETWEEN: u64 = 60;
@@ -32,10 +32,12 @@ async fn a_workload_keeps_every_promise() {
     }
     let report = workload.finish().await;
     let (records, events) = recorder.finish().expect("nothing is written to a disk");
+    let left = Stored::of(&system).await;
+    let stored = left.left(&report.users, &report.clients).await;
     let run = Run {
         records,
         events,
-        stored: None,
+        stored: Some(stored),
     };
     clean(seed, &report, &run);
 }
