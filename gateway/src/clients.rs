@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidings_metadata::{OutboxKey, RemoveClientError};
-use tidings_nats::{CloseReason, Inbox, inbox_stream, inbox_subject};
+use tidings_nats::{CloseReason, inbox_stream};
 use tidings_protocol::{ClientId, ClientInfo, Error, ErrorCode, ListClients, RemoveClient, Reply, UserId};
 
 use crate::gateway::Gateway;
@@ -12,8 +12,8 @@ use crate::sessions::SessionHandle;
 use crate::take_over;
 use crate::unavailable::database_error;
 
-/// For emptying a removed client's inbox.
-const CLEAN_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the end of an inbox's stream.
+const INFO_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Gateway {
     /// The user's active clients.
@@ -39,9 +39,10 @@ impl Gateway {
         session: &SessionHandle,
         request: RemoveClient,
     ) -> Result<Reply, Error> {
+        let sequence = self.inbox_sequence(&session.user_id).await;
         let removed = self
             .metadata
-            .remove_client(&session.user_id, request.client_id)
+            .remove_client(&session.user_id, request.client_id, sequence)
             .await;
         removed.map_err(|error| match error {
             RemoveClientError::NotFound => Error::new(ErrorCode::NotFound, error.to_string()).at("clientId"),
@@ -69,8 +70,7 @@ impl Gateway {
         clients
     }
 
-    /// Tells everybody and closes the connection. What the inbox still holds is emptied in the background; should
-    /// this process die over it, it expires.
+    /// Tells everybody and closes the connection. An inbox worker empties the inbox.
     pub(crate) async fn after_removal(&self, user_id: &UserId, client_id: ClientId) {
         if let Err(error) = self.flush(OutboxKey::User(user_id.clone())).await {
             tracing::debug!(%error, "the removal was not published yet; the relay will");
@@ -80,15 +80,17 @@ impl Gateway {
         } else if let Ok(Some(key)) = take_over::read_key(&self.bus, client_id).await {
             take_over::close_elsewhere(&self.bus, client_id, &key, CloseReason::Removed).await;
         }
-        let bus = self.bus.clone();
-        let shard = self.topology.shard(user_id);
-        let subject = inbox_subject(&self.topology, user_id, Inbox::Client(client_id));
-        self.tasks.spawn(async move {
-            let deleted = bus.delete_durable(shard, client_id, CLEAN_TIMEOUT).await;
-            let purged = bus.purge_subject(&inbox_stream(shard), &subject, CLEAN_TIMEOUT).await;
-            if let Err(error) = deleted.and(purged) {
-                tracing::warn!(client.id = %client_id, %error, "a removed client's inbox was not emptied; it expires");
+    }
+
+    /// The last sequence of the stream of a user's inboxes; None where it is not known in time.
+    pub(crate) async fn inbox_sequence(&self, user_id: &UserId) -> Option<u64> {
+        let stream = inbox_stream(self.topology.shard(user_id));
+        match self.bus.last_sequence(&stream, INFO_TIMEOUT).await {
+            Ok(sequence) => Some(sequence),
+            Err(error) => {
+                tracing::debug!(%stream, %error, "the end of an inbox's stream is not known");
+                None
             }
-        });
+        }
     }
 }

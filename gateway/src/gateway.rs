@@ -9,6 +9,7 @@ use tidings_service::{BootId, Context, Forget, Invalidations, LivingWatch, Tasks
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::changed_users::ChangedUsers;
 use crate::chats::{self, ChatCache};
 use crate::check;
 use crate::config::{GatewayConfig, Switch};
@@ -16,7 +17,6 @@ use crate::confirm::Confirmer;
 use crate::doubts;
 use crate::inbox_reader;
 use crate::live::Live;
-use crate::mailbox::Ending;
 use crate::publisher::Publisher;
 use crate::rate_limits::{self, RateLimits};
 use crate::seen::Seen;
@@ -35,6 +35,7 @@ pub(crate) struct Gateway {
     pub(crate) live: Arc<Live>,
     pub(crate) gateways: LivingWatch,
     pub(crate) chats: ChatCache,
+    pub(crate) changed_users: ChangedUsers,
     pub(crate) confirmer: Confirmer,
     pub(crate) rate_limits: Arc<RateLimits>,
     pub(crate) seen: Seen,
@@ -72,6 +73,7 @@ impl Gateway {
             live,
             gateways: LivingWatch::start(context, "gateway").await?,
             chats: chats::cache(),
+            changed_users: ChangedUsers::default(),
             confirmer,
             rate_limits: Arc::new(RateLimits::new(config.rate_limits, config.unauthenticated_max)),
             seen: Seen::default(),
@@ -101,50 +103,26 @@ impl Gateway {
         self.cut_off.store(cut_off, Ordering::Relaxed);
     }
 
-    /// Chats are forgotten; a user's sessions are looked at, since one of them may have been removed.
+    /// Chats are forgotten; sessions are looked at, since their clients may have been removed.
     async fn watch_invalidations(self: &Arc<Self>, context: &Context) -> anyhow::Result<()> {
         let gateway = Arc::downgrade(self);
         Invalidations::start(context, move |forget| {
             let Some(gateway) = gateway.upgrade() else { return };
             match forget {
-                Forget::Everything => gateway.chats.clear(),
+                Forget::Everything => {
+                    gateway.chats.clear();
+                    gateway.changed_users.all();
+                    gateway.close_inactive(&gateway.sessions.users());
+                }
                 Forget::One(Invalidation::Chat { chat_id, .. }) => gateway.chats.invalidate(&chat_id),
                 Forget::One(Invalidation::User { user_id }) => {
-                    let sessions = gateway.sessions.of_user(&user_id);
-                    if !sessions.is_empty() {
-                        let task = gateway.clone();
-                        gateway
-                            .tasks
-                            .spawn(async move { task.close_removed(&user_id, sessions).await });
-                    }
+                    gateway.changed_users.one(&user_id);
+                    gateway.close_inactive(&[user_id]);
                 }
             }
         })
         .await?;
         Ok(())
-    }
-
-    /// Closes those of a user's sessions whose client is not active any more.
-    async fn close_removed(
-        &self,
-        user_id: &tidings_protocol::UserId,
-        sessions: Vec<Arc<crate::sessions::SessionHandle>>,
-    ) {
-        let active = match self.metadata.active_clients(std::slice::from_ref(user_id)).await {
-            Ok(mut active) => active.remove(user_id).unwrap_or_default(),
-            Err(error) => {
-                // The removed client's next hello is refused all the same.
-                tracing::warn!(%error, "a user's clients have changed, and cannot be looked up");
-                return;
-            }
-        };
-        for session in sessions {
-            if !active.contains(&session.client_id) {
-                session
-                    .mailbox
-                    .close(Ending::Asked(tidings_nats::CloseReason::Removed));
-            }
-        }
     }
 
     /// What is done every minute.

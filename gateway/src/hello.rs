@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tidings_metadata::{OutboxKey, RegisterClient, RegisterError, Registered};
-use tidings_nats::{CloseReason, INVALIDATIONS, SessionKey};
+use tidings_nats::{CloseReason, INVALIDATIONS, Inbox, Lost, SessionKey, inbox_subject};
 use tidings_protocol::{
     ClientFrame, CloseCode, Error, ErrorCode, FrameError, Hello, Limits, Registration, Reply, ServerFrame,
-    Welcome,
+    Timestamp, TrimReason, Welcome,
 };
 use tidings_service::{Claims, clock};
 use tokio::time::Instant;
@@ -34,6 +34,8 @@ pub(crate) const RETRY_AFTER_MS_MAX: u64 = 2000;
 const WRONG_FRAMES_MAX: u32 = 16;
 /// For the end of INVALIDATIONS.
 const INFO_TIMEOUT: Duration = Duration::from_secs(5);
+/// For each request of writing a mark.
+const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the old connection of the same client to be closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -185,11 +187,15 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
             };
             Refused::closing(error.at("token"), close)
         })?;
+    let changes_seen = gateway.changed_users.seen();
     let registered = register(gateway, &claims, &hello).await?;
     if let Some(removed) = registered.removed {
         gateway.after_removal(&claims.user, removed).await;
     }
     let invalidations_sequence = announce(gateway, &claims, &registered).await?;
+    if let Some(away_since) = registered.away_since {
+        mark_absence(gateway, &claims, away_since).await?;
+    }
     let mut reader = InboxReader::new(
         gateway.bus.clone(),
         gateway.topology,
@@ -200,6 +206,10 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
     );
     let (handle, older) = take_over(gateway, &claims, registered.heir).await?;
     close_older(gateway, &handle, older).await;
+    if gateway.changed_users.changed_since(&claims.user, changes_seen) {
+        // The client may have been removed before this session could be found.
+        gateway.close_inactive(std::slice::from_ref(&claims.user));
+    }
     let backlog = if gateway.inbox_durables {
         reader
             .open_durable(
@@ -222,11 +232,16 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
 }
 
 async fn register(gateway: &Gateway, claims: &Claims, hello: &Hello) -> Result<Registered, Refused> {
+    let inbox_sequence = match hello.replace {
+        Some(_) => gateway.inbox_sequence(&claims.user).await,
+        None => None,
+    };
     let register = RegisterClient {
         user: claims.user.clone(),
         client: claims.client,
         name: hello.name.clone(),
         replace: hello.replace,
+        inbox_sequence,
     };
     let error = match gateway.metadata.register_client(register).await {
         Ok(registered) => return Ok(registered),
@@ -292,6 +307,32 @@ async fn announce(gateway: &Gateway, claims: &Claims, registered: &Registered) -
             Err(not_yet())
         }
     }
+}
+
+/// Marks in the inbox of a client that had become idle that its inbox was emptied. Postgres remembers that this must
+/// be done until it is: a hello that fails here, or dies, leaves it to the next one.
+async fn mark_absence(gateway: &Gateway, claims: &Claims, away_since: Timestamp) -> Result<(), Refused> {
+    let lost = Lost {
+        reason: TrimReason::Inactive,
+        missed: None,
+        since: away_since,
+        until: clock::now(),
+        chats: Vec::new(),
+    };
+    let shard = gateway.topology.shard(&claims.user);
+    let subject = inbox_subject(&gateway.topology, &claims.user, Inbox::Client(claims.client));
+    let marked = gateway.bus.mark_lost(shard, &subject, &lost, MARK_TIMEOUT).await;
+    if let Err(error) = marked {
+        tracing::debug!(client.id = %claims.client, %error, "the absence of a client is not marked yet");
+        return Err(Refused::closing(
+            unavailable("the inbox is not ready yet"),
+            CloseCode::Overloaded,
+        ));
+    }
+    if let Err(error) = gateway.metadata.absence_marked(claims.client, away_since).await {
+        tracing::debug!(client.id = %claims.client, %error, "the absence will be marked again");
+    }
+    Ok(())
 }
 
 /// Writes this connection's key, and takes its place among this gateway's sessions.

@@ -3,6 +3,7 @@
 //! A connection is one task ([`session`]) around a pure state machine ([`inbox_session`]). What it needs of the
 //! rest is in [`gateway`]; what the rest tells it comes through a [`mailbox`] that nobody waits for.
 
+mod changed_users;
 mod chats;
 mod check;
 mod clients;
@@ -15,6 +16,7 @@ mod doubts;
 mod drain;
 mod gateway;
 mod hello;
+mod inactive;
 mod inbox_reader;
 mod inbox_session;
 mod live;

@@ -136,6 +136,11 @@ impl Sessions {
             .collect()
     }
 
+    /// The users who have a session here.
+    pub(crate) fn users(&self) -> Vec<UserId> {
+        self.state.lock().by_user.keys().cloned().collect()
+    }
+
     /// The sessions whose inbox is in a shard.
     pub(crate) fn of_shard(&self, shard: Shard) -> Vec<Arc<SessionHandle>> {
         self.state

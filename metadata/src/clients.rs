@@ -20,6 +20,26 @@ pub enum ClientState {
     Removed,
 }
 
+impl ClientState {
+    /// As the column has it.
+    pub(crate) const fn text(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Idle => "idle",
+            Self::Removed => "removed",
+        }
+    }
+}
+
+/// Whether a client may be connected.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct ClientStanding {
+    /// What it is.
+    pub state: ClientState,
+    /// Whether its user is suspended.
+    pub suspended: bool,
+}
+
 /// A client as Postgres knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientRecord {
@@ -35,16 +55,19 @@ pub struct ClientRecord {
     pub registered_at: Timestamp,
     /// When it last said hello or was touched.
     pub last_seen_at: Timestamp,
+    /// Since when it was away when it became idle, until that is marked in its inbox.
+    pub away_since: Option<Timestamp>,
 }
 
 impl Metadata {
     /// Notes that these clients are connected now. For batches of any size; unknown ids and clients that are not
-    /// active are left alone. A connected client must be touched at least daily, or it may become idle.
+    /// active are left alone. A connected client must be touched at least daily, or it may become idle. A clock that
+    /// was set back makes nobody look unseen.
     pub async fn touch_clients(&self, clients: &[ClientId]) -> Result<()> {
         let ids: Vec<_> = clients.iter().map(|client| client.0).collect();
         // Locked in one order, or two gateways with the same clients could wait for each other.
         sqlx::query!(
-            "UPDATE clients SET last_seen_at = clock_timestamp()
+            "UPDATE clients SET last_seen_at = greatest(last_seen_at, clock_timestamp())
              WHERE client_id IN (
                  SELECT client_id FROM clients WHERE client_id = ANY($1) AND state = 'active'
                  ORDER BY client_id FOR NO KEY UPDATE
@@ -82,6 +105,27 @@ impl Metadata {
         Ok(clients)
     }
 
+    /// How each of these clients stands; those that nobody ever registered are not there.
+    pub async fn standings(&self, clients: &[ClientId]) -> Result<HashMap<ClientId, ClientStanding>> {
+        let ids: Vec<_> = clients.iter().map(|client| client.0).collect();
+        let rows = sqlx::query!(
+            r#"SELECT client_id, state, suspended_at IS NOT NULL AS "suspended!"
+               FROM clients JOIN users USING (user_id) WHERE client_id = ANY($1)"#,
+            &ids
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                let standing = ClientStanding {
+                    state: state(&row.state)?,
+                    suspended: row.suspended,
+                };
+                Ok((row.client_id.into(), standing))
+            })
+            .collect()
+    }
+
     /// The client, whatever it is.
     pub async fn client(&self, client: ClientId) -> Result<Option<ClientRecord>> {
         client_record(&self.pool, client).await
@@ -93,7 +137,8 @@ pub(crate) async fn client_record<'c>(
     client: ClientId,
 ) -> Result<Option<ClientRecord>> {
     let row = sqlx::query!(
-        "SELECT user_id, state, name, heir, registered_at, last_seen_at FROM clients WHERE client_id = $1",
+        "SELECT user_id, state, name, heir, registered_at, last_seen_at, away_since
+         FROM clients WHERE client_id = $1",
         client.0
     )
     .fetch_optional(executor)
@@ -106,12 +151,13 @@ pub(crate) async fn client_record<'c>(
             heir: row.heir,
             registered_at: row.registered_at.into(),
             last_seen_at: row.last_seen_at.into(),
+            away_since: row.away_since.map(Into::into),
         })
     })
     .transpose()
 }
 
-fn state(text: &str) -> Result<ClientState> {
+pub(crate) fn state(text: &str) -> Result<ClientState> {
     match text {
         "active" => Ok(ClientState::Active),
         "idle" => Ok(ClientState::Idle),

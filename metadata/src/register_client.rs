@@ -1,11 +1,12 @@
 //! A client says hello: known, new, or back after it had become idle.
 
 use sqlx::{Postgres, Transaction};
-use tidings_protocol::{CLIENTS_MAX, ClientId, ClientInfo, Registration, UserId};
+use tidings_protocol::{CLIENTS_MAX, ClientId, ClientInfo, Registration, Timestamp, UserId};
 
 use crate::clients::{ClientRecord, ClientState, active_clients_of, client_record};
 use crate::database_error::{DatabaseError, Result};
 use crate::metadata::Metadata;
+use crate::remove_client::set_removed;
 use crate::users::{invalidate_user, lock_or_create_user};
 
 /// A hello, as the token and the frame have it.
@@ -19,6 +20,9 @@ pub struct RegisterClient {
     pub name: Option<String>,
     /// A client of the same user to remove for this one. Means something only when this one is not active yet.
     pub replace: Option<ClientId>,
+    /// With `replace`: the last sequence of the stream of the user's inboxes, read before. What the removed client
+    /// inherited and did not confirm ends there. Absent where it is not known: then nobody deletes it.
+    pub inbox_sequence: Option<u64>,
 }
 
 /// The client is active.
@@ -32,6 +36,9 @@ pub struct Registered {
     pub changed: bool,
     /// The client that was removed for this one. Absent if it had been removed before.
     pub removed: Option<ClientId>,
+    /// Since when it was away, if it had become idle and its inbox has no mark of that yet; see
+    /// [`Metadata::absence_marked`].
+    pub away_since: Option<Timestamp>,
 }
 
 /// Why the client is not active.
@@ -76,12 +83,28 @@ impl Metadata {
                 heir,
                 changed: false,
                 removed: None,
+                away_since: None,
             });
         }
         let mut tx = self.begin().await?;
         let registered = register(&mut tx, &hello).await?;
         tx.commit().await?;
         Ok(registered)
+    }
+
+    /// Notes that a client's absence since then is marked in its inbox. Until this was called, each hello says again
+    /// that it must be.
+    pub async fn absence_marked(&self, client: ClientId, away_since: Timestamp) -> Result<()> {
+        sqlx::query!(
+            "UPDATE clients SET away_since = NULL
+             WHERE client_id = $1 AND state = 'active'
+               AND away_since = timestamptz 'epoch' + $2::float8 * interval '1 millisecond'",
+            client.0,
+            away_since.0 as f64
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// If the client is active and nothing about it has to be written: whether it is the heir. One that was last
@@ -91,7 +114,7 @@ impl Metadata {
             "SELECT heir FROM clients JOIN users USING (user_id)
              WHERE client_id = $1 AND user_id = $2 AND state = 'active' AND suspended_at IS NULL
                AND ($3::text IS NULL OR name IS NOT DISTINCT FROM $3)
-               AND last_seen_at > clock_timestamp() - interval '1 day'",
+               AND last_seen_at > clock_timestamp() - interval '1 day' AND away_since IS NULL",
             hello.client.0,
             hello.user.as_str(),
             hello.name
@@ -140,6 +163,7 @@ async fn register(
         heir,
         changed: true,
         removed,
+        away_since: client.and_then(|client| client.away_since),
     })
 }
 
@@ -150,7 +174,8 @@ async fn greet(
     client: &ClientRecord,
 ) -> Result<Registered, RegisterError> {
     sqlx::query!(
-        "UPDATE clients SET name = coalesce($2, name), last_seen_at = clock_timestamp() WHERE client_id = $1",
+        "UPDATE clients SET name = coalesce($2, name), last_seen_at = greatest(last_seen_at, clock_timestamp())
+         WHERE client_id = $1",
         hello.client.0,
         hello.name
     )
@@ -161,6 +186,7 @@ async fn greet(
         heir: client.heir,
         changed: false,
         removed: None,
+        away_since: client.away_since,
     })
 }
 
@@ -177,12 +203,7 @@ async fn remove_replaced(
     if client.state == ClientState::Removed {
         return Ok(None);
     }
-    sqlx::query!(
-        "UPDATE clients SET state = 'removed' WHERE client_id = $1",
-        replaced.0
-    )
-    .execute(&mut **tx)
-    .await?;
+    set_removed(tx, replaced, hello.inbox_sequence).await?;
     Ok(Some(replaced))
 }
 
@@ -196,7 +217,8 @@ async fn activate(
         "INSERT INTO clients (client_id, user_id, state, name, heir) VALUES ($1, $2, 'active', $3, $4)
          ON CONFLICT (client_id) DO UPDATE
          SET state = 'active', name = coalesce(excluded.name, clients.name), heir = excluded.heir,
-             registered_at = clock_timestamp(), last_seen_at = clock_timestamp()
+             registered_at = clock_timestamp(), last_seen_at = greatest(clients.last_seen_at, clock_timestamp()),
+             inherited_up_to = NULL, sweeps = 0, swept_at = NULL
          WHERE clients.user_id = excluded.user_id AND clients.state = 'idle'",
         hello.client.0,
         hello.user.as_str(),

@@ -1,5 +1,6 @@
 //! A client is removed, for ever.
 
+use sqlx::{Postgres, Transaction};
 use tidings_protocol::{ClientId, UserId};
 
 use crate::clients::{ClientState, client_record};
@@ -26,8 +27,17 @@ impl From<sqlx::Error> for RemoveClientError {
 
 impl Metadata {
     /// Removes a client of the user; false if it was removed already. When it changed something, the outbox has a
-    /// row of this user that should be published at once. What it inherited goes with it.
-    pub async fn remove_client(&self, user: &UserId, client: ClientId) -> Result<bool, RemoveClientError> {
+    /// row of this user that should be published at once, and the inbox is one to sweep.
+    ///
+    /// What it inherited goes with it: what the user's inbox `first` holds up to `inbox_sequence`, the last sequence
+    /// of the stream of the user's inboxes, read before this call. What comes after that may be for the next heir.
+    /// Without it, nothing of `first` is deleted.
+    pub async fn remove_client(
+        &self,
+        user: &UserId,
+        client: ClientId,
+        inbox_sequence: Option<u64>,
+    ) -> Result<bool, RemoveClientError> {
         let mut tx = self.begin().await?;
         lock_user(&mut tx, user)
             .await?
@@ -39,14 +49,28 @@ impl Metadata {
         if record.state == ClientState::Removed {
             return Ok(false);
         }
-        sqlx::query!(
-            "UPDATE clients SET state = 'removed' WHERE client_id = $1",
-            client.0
-        )
-        .execute(&mut *tx)
-        .await?;
+        set_removed(&mut tx, client, inbox_sequence).await?;
         invalidate_user(&mut tx, user).await?;
         tx.commit().await?;
         Ok(true)
     }
+}
+
+/// Writes that a client, whose user's row is locked, is removed, and that its inbox is to be emptied.
+pub(crate) async fn set_removed(
+    tx: &mut Transaction<'static, Postgres>,
+    client: ClientId,
+    inbox_sequence: Option<u64>,
+) -> Result<()> {
+    sqlx::query!(
+        "UPDATE clients
+         SET inherited_up_to = CASE WHEN state = 'active' AND heir THEN $2 ELSE inherited_up_to END,
+             state = 'removed', away_since = NULL, sweeps = 0, swept_at = NULL
+         WHERE client_id = $1",
+        client.0,
+        inbox_sequence.map(u64::cast_signed)
+    )
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
 }

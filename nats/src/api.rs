@@ -10,6 +10,7 @@ use async_nats::{Client, Request};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tidings_protocol::Timestamp;
 
 /// Error code of a consumer that does not exist.
 pub(crate) const CONSUMER_NOT_FOUND: u16 = 10014;
@@ -59,6 +60,21 @@ impl ApiError {
             Some(CONSUMER_NOT_FOUND | MESSAGE_NOT_FOUND | SEQUENCE_NOT_FOUND)
         )
     }
+}
+
+/// Where a stream begins and ends, according to its leader.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct StreamBounds {
+    /// How many messages it holds.
+    pub messages: u64,
+    /// The sequence of its first message.
+    pub first_sequence: u64,
+    /// When that was stored, by the clock of who was leader then.
+    pub first_stored_at: Timestamp,
+    /// The sequence of its last message, whether it is still there or not.
+    pub last_sequence: u64,
+    /// What time it is, by the leader's clock.
+    pub now: Timestamp,
 }
 
 /// A NATS connection with JetStream. Cheap to clone.
@@ -143,6 +159,32 @@ impl Bus {
         Ok(info.state.last_seq)
     }
 
+    /// Where a stream begins and ends.
+    pub async fn stream_bounds(&self, stream: &str, timeout: Duration) -> Result<StreamBounds, ApiError> {
+        #[derive(Deserialize)]
+        struct Info {
+            ts: Timestamp,
+            state: State,
+        }
+        #[derive(Deserialize)]
+        struct State {
+            messages: u64,
+            first_seq: u64,
+            first_ts: Timestamp,
+            last_seq: u64,
+        }
+        let Info { ts, state } = self
+            .api(&format!("STREAM.INFO.{stream}"), &serde_json::json!({}), timeout)
+            .await?;
+        Ok(StreamBounds {
+            messages: state.messages,
+            first_sequence: state.first_seq,
+            first_stored_at: state.first_ts,
+            last_sequence: state.last_seq,
+            now: ts,
+        })
+    }
+
     /// How many messages each subject that matches a filter holds, according to the stream's leader; subjects
     /// that hold none are not there. For filters that match hundreds: the server answers at most 100,000.
     pub async fn messages_by_subject(
@@ -186,6 +228,34 @@ impl Bus {
         self.api::<serde::de::IgnoredAny>(&format!("STREAM.PURGE.{stream}"), &body, timeout)
             .await?;
         Ok(())
+    }
+
+    /// Deletes every message of a subject up to a sequence, that one included; says how many there were.
+    pub async fn purge_subject_up_to(
+        &self,
+        stream: &str,
+        subject: &str,
+        sequence: u64,
+        timeout: Duration,
+    ) -> Result<u64, ApiError> {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            filter: &'a str,
+            /// The first sequence that stays.
+            seq: u64,
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            purged: u64,
+        }
+        let body = Body {
+            filter: subject,
+            seq: sequence + 1,
+        };
+        let answer: Answer = self
+            .api(&format!("STREAM.PURGE.{stream}"), &body, timeout)
+            .await?;
+        Ok(answer.purged)
     }
 
     async fn raw(&self, subject: String, payload: Bytes, timeout: Duration) -> Result<Bytes, ApiError> {

@@ -21,7 +21,7 @@ mod shard;
 mod subject;
 mod wire;
 
-pub use api::{ApiError, Bus};
+pub use api::{ApiError, Bus, StreamBounds};
 pub use close_request::{CloseReason, CloseRequest};
 pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
 pub use direct_get::{DirectGetError, StoredMessage};

@@ -210,6 +210,7 @@ async fn caches_hear_of_changes_also_after_a_reconnect() {
         client: ClientId(Uuid::new_v4()),
         name: None,
         replace: None,
+        inbox_sequence: None,
     };
     let mut expected = Vec::new();
     let mut applied = reader.subscribe();

@@ -149,6 +149,7 @@ impl System {
             client: person.client_id,
             name: None,
             replace: None,
+            inbox_sequence: None,
         };
         self.context
             .metadata

@@ -53,6 +53,7 @@ async fn a_client_is_new_once_and_known_afterwards() {
         heir: true,
         changed: true,
         removed: None,
+        away_since: None,
     };
     assert_eq!(database.register("alice", phone).await, new);
     assert_eq!(database.user_versions("alice").await, [1]);
@@ -62,6 +63,7 @@ async fn a_client_is_new_once_and_known_afterwards() {
         heir: true,
         changed: false,
         removed: None,
+        away_since: None,
     };
     assert_eq!(database.register("alice", phone).await, known);
     assert_eq!(database.user_versions("alice").await, [] as [u64; 0]);
@@ -160,6 +162,7 @@ async fn a_replaced_client_is_removed_for_ever() {
         heir: false,
         changed: true,
         removed: Some(three[1]),
+        away_since: None,
     };
     assert_eq!(registered, expected);
     assert_eq!(database.active("alice").await, [three[0], three[2], fourth]);
@@ -211,7 +214,7 @@ async fn a_client_belongs_to_one_user() {
     // Whatever has become of it.
     database
         .metadata
-        .remove_client(&user("alice"), phone)
+        .remove_client(&user("alice"), phone, Some(100))
         .await
         .expect("it is alice's");
     assert!(matches!(
@@ -235,25 +238,25 @@ async fn removing_is_final_and_done_once() {
     database.user_versions("alice").await;
     let (alice, bob) = (user("alice"), user("bob"));
 
-    let not_bobs = database.metadata.remove_client(&bob, phone).await;
+    let not_bobs = database.metadata.remove_client(&bob, phone, Some(100)).await;
     assert!(
         matches!(not_bobs, Err(RemoveClientError::NotFound)),
         "{not_bobs:?}"
     );
-    let unknown = database.metadata.remove_client(&alice, client()).await;
+    let unknown = database.metadata.remove_client(&alice, client(), Some(100)).await;
     assert!(matches!(unknown, Err(RemoveClientError::NotFound)), "{unknown:?}");
 
     assert!(
         database
             .metadata
-            .remove_client(&alice, phone)
+            .remove_client(&alice, phone, Some(100))
             .await
             .expect("it is alice's")
     );
     assert!(
         !database
             .metadata
-            .remove_client(&alice, phone)
+            .remove_client(&alice, phone, Some(100))
             .await
             .expect("it was alice's")
     );
@@ -282,19 +285,19 @@ async fn who_registers_while_nobody_is_active_is_the_heir() {
     // The heir goes; what it inherited went with it, and nobody follows while another is active.
     database
         .metadata
-        .remove_client(&alice, first)
+        .remove_client(&alice, first, Some(100))
         .await
         .expect("it is alice's");
     assert!(!database.register("alice", third).await.heir);
     assert!(!database.register("alice", second).await.heir);
     database
         .metadata
-        .remove_client(&alice, second)
+        .remove_client(&alice, second, Some(100))
         .await
         .expect("it is alice's");
     database
         .metadata
-        .remove_client(&alice, third)
+        .remove_client(&alice, third, Some(100))
         .await
         .expect("it is alice's");
     // Now messages wait under `first` again.
@@ -415,7 +418,7 @@ async fn two_users_who_claim_one_client_at_once_do_not_both_get_it() {
         }
         database
             .metadata
-            .remove_client(&owner, phone)
+            .remove_client(&owner, phone, Some(100))
             .await
             .expect("it is the owner's");
     }
@@ -449,7 +452,7 @@ async fn active_clients_are_told_for_everybody_who_was_asked_for() {
     database.register("carol", client()).await;
     database
         .metadata
-        .remove_client(&user("alice"), removed)
+        .remove_client(&user("alice"), removed, Some(100))
         .await
         .expect("it is alice's");
 

@@ -51,28 +51,28 @@ async fn who_was_not_seen_becomes_idle_and_makes_room() {
     assert!(
         database
             .metadata
-            .idle_client(&alice, older, THIRTY_DAYS)
+            .idle_client(&alice, older, THIRTY_DAYS, 100)
             .await
             .expect("it may be")
     );
     assert!(
         !database
             .metadata
-            .idle_client(&alice, older, THIRTY_DAYS)
+            .idle_client(&alice, older, THIRTY_DAYS, 100)
             .await
             .expect("it is already")
     );
     assert!(
         !database
             .metadata
-            .idle_client(&alice, fresh, THIRTY_DAYS)
+            .idle_client(&alice, fresh, THIRTY_DAYS, 100)
             .await
             .expect("it was seen")
     );
     assert!(
         !database
             .metadata
-            .idle_client(&user("bob"), older, THIRTY_DAYS)
+            .idle_client(&user("bob"), older, THIRTY_DAYS, 100)
             .await
             .expect("it is not bob's")
     );
@@ -104,7 +104,7 @@ async fn an_idle_client_comes_back_as_one_of_three() {
     assert!(
         database
             .metadata
-            .idle_client(&alice, phone, THIRTY_DAYS)
+            .idle_client(&alice, phone, THIRTY_DAYS, 100)
             .await
             .expect("it may be")
     );
@@ -126,7 +126,7 @@ async fn an_idle_client_comes_back_as_one_of_three() {
     assert!(
         database
             .metadata
-            .idle_client(&alice, phone, THIRTY_DAYS)
+            .idle_client(&alice, phone, THIRTY_DAYS, 100)
             .await
             .expect("it may be")
     );
@@ -139,7 +139,7 @@ async fn an_idle_client_comes_back_as_one_of_three() {
     assert!(
         database
             .metadata
-            .idle_client(&alice, phone, THIRTY_DAYS)
+            .idle_client(&alice, phone, THIRTY_DAYS, 100)
             .await
             .expect("it may be")
     );
@@ -159,7 +159,7 @@ async fn an_idle_client_comes_back_as_one_of_three() {
     assert!(
         database
             .metadata
-            .remove_client(&alice, phone)
+            .remove_client(&alice, phone, Some(100))
             .await
             .expect("it is alice's")
     );
@@ -176,7 +176,7 @@ async fn who_is_connected_is_not_idle() {
     }
     database
         .metadata
-        .remove_client(&alice, removed)
+        .remove_client(&alice, removed, Some(100))
         .await
         .expect("it is alice's");
     database.days_pass(31).await;
@@ -194,7 +194,7 @@ async fn who_is_connected_is_not_idle() {
         assert!(
             !database
                 .metadata
-                .idle_client(&alice, client, THIRTY_DAYS)
+                .idle_client(&alice, client, THIRTY_DAYS, 100)
                 .await
                 .expect("it was seen")
         );

@@ -5,6 +5,8 @@ mod clients;
 mod direct_chats;
 mod fan_out_history;
 mod idle_clients;
+mod inbox_sweeps;
+mod leases;
 mod migrations;
 mod outbox;
 mod participants;

@@ -254,6 +254,7 @@ pub(crate) fn hello(user_id: &str, client: ClientId) -> RegisterClient {
         client,
         name: None,
         replace: None,
+        inbox_sequence: None,
     }
 }
 
