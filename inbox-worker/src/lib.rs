@@ -1,21 +1,44 @@
-//! The life of inboxes beside the path of a message: publishing what a crash left in the outbox, forgetting what
-//! nobody needs. Any number may run; they find each other's locks in Postgres.
+//! The life of inboxes beside the path of a message: publishing what a crash left in the outbox, expiring what is too
+//! old, emptying the inboxes of clients that are gone, forgetting what nobody needs. Any number may run; they find each
+//! other's locks in Postgres.
 
+mod clocks;
 mod config;
+mod expire;
+mod idle;
 mod prune;
 mod relay;
+mod sweep;
 
-use tidings_service::{Context, Registration};
+use std::sync::Arc;
+
+use tidings_protocol::Timestamp;
+use tidings_service::{Context, LivingWatch, Registration, clock};
 use tokio_util::sync::CancellationToken;
+
+use crate::clocks::Clocks;
 
 pub use config::InboxWorkerConfig;
 
 /// Works until the service is asked to stop.
-pub async fn run(_config: InboxWorkerConfig, context: Context) -> anyhow::Result<()> {
+pub async fn run(config: InboxWorkerConfig, context: Context) -> anyhow::Result<()> {
     let registered = CancellationToken::new();
     Registration::start(&context, None, registered.clone()).await?;
-    tracing::info!("relaying the outbox");
-    tokio::join!(relay::run(context.clone()), prune::run(context.clone()));
+    let offset = config.clock_offset.saturating_mul(1_000);
+    let clocks = Clocks::new(
+        &context,
+        Arc::new(move || Timestamp(clock::now().0.saturating_add(offset))),
+    );
+    let gateways = LivingWatch::start(&context, "gateway").await?;
+    tracing::info!("relaying the outbox, looking after inboxes");
+    tokio::join!(
+        relay::run(context.clone()),
+        prune::run(context.clone()),
+        clocks.run(&context),
+        expire::run(context.clone(), clocks.clone(), config.retention),
+        sweep::run(context.clone()),
+        idle::run(context.clone(), clocks.clone(), gateways, config.idle_after),
+    );
     registered.cancel();
     Ok(())
 }

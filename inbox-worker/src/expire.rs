@@ -1,0 +1,257 @@
+//! Entries that turn too old are marked as missing, then deleted.
+//!
+//! A stream is in order of time, so that only its beginning is read: as far as it is too old. One worker at a time
+//! does it; two that believe to be the one count something twice in a mark, and do no other harm.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
+use tidings_nats::{ApiError, Entry, Event, Lost, PublishError, Shard, StoredMessage, inbox_stream, is_mark};
+use tidings_protocol::{ChatId, Timestamp, TrimReason};
+use tidings_service::Context;
+
+use crate::clocks::{ClockError, Clocks, Moment};
+
+/// What this worker is alone with.
+const LEASE: &str = "expiry";
+/// How long a worker that died keeps the others waiting; several times as long as a shard's turn takes.
+const LEASE_LASTS: Duration = Duration::from_secs(30);
+/// How often streams are looked at: an entry stays so much longer than it must, at most a tenth of its time.
+const INTERVAL_MAX: Duration = Duration::from_mins(10);
+const INTERVAL_MIN: Duration = Duration::from_millis(500);
+/// For one request.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// After so long Postgres is asked again what time it is.
+const MOMENT_AGE_MAX: Duration = Duration::from_secs(5);
+/// Messages of one request, and their bytes.
+const BATCH: u32 = 256;
+const BATCH_BYTES: u32 = 4 << 20;
+/// Requests of one shard's turn, so that one which has much to expire does not keep the others waiting.
+const BATCHES_MAX: usize = 16;
+/// Inboxes that are marked and purged at once.
+const INBOXES_AT_ONCE: usize = 8;
+
+/// Why a shard's turn ended early. What was not deleted is looked at again.
+#[derive(Debug, thiserror::Error)]
+enum ExpireError {
+    /// A clock is wrong.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// A stream does not answer.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// A mark was not stored.
+    #[error("not marked: {0}")]
+    Mark(#[from] PublishError),
+}
+
+/// Whether a shard's turn was long enough.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Turn {
+    Done,
+    Cut,
+}
+
+/// Expires until the service is asked to stop.
+pub(crate) async fn run(context: Context, clocks: Clocks, retention: Duration) {
+    let mut interval = tokio::time::interval((retention / 10).clamp(INTERVAL_MIN, INTERVAL_MAX));
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while context
+        .stopping
+        .run_until_cancelled(interval.tick())
+        .await
+        .is_some()
+    {
+        while round(&context, &clocks, retention).await == Turn::Cut && !context.stopping.is_cancelled() {}
+    }
+    // Another worker need not wait for it to run out.
+    let _ = context.metadata.return_lease(LEASE, context.boot_id.0).await;
+}
+
+/// Looks at every stream once. Cut if one has more to expire.
+async fn round(context: &Context, clocks: &Clocks, retention: Duration) -> Turn {
+    let mut round = Turn::Done;
+    let mut moment = None;
+    for shard in context.topology.shards() {
+        let lease = context
+            .metadata
+            .take_lease(LEASE, context.boot_id.0, LEASE_LASTS)
+            .await;
+        if !matches!(lease, Ok(true)) || context.stopping.is_cancelled() {
+            return Turn::Done;
+        }
+        match expire(context, clocks, shard, retention, &mut moment).await {
+            Ok(Turn::Done) => {}
+            Ok(Turn::Cut) => round = Turn::Cut,
+            Err(error) => {
+                metrics::counter!("tidings_expiry_failures_total").increment(1);
+                tracing::warn!(%shard, %error, "what is too old could not be expired; the next round tries again");
+            }
+        }
+    }
+    round
+}
+
+/// Expires what is too old at the beginning of a stream.
+async fn expire(
+    context: &Context,
+    clocks: &Clocks,
+    shard: Shard,
+    retention: Duration,
+    moment: &mut Option<Moment>,
+) -> Result<Turn, ExpireError> {
+    let bus = &context.bus;
+    let stream = inbox_stream(shard);
+    let moment = match moment.filter(|moment| moment.age() < MOMENT_AGE_MAX) {
+        Some(moment) => moment,
+        None => *moment.insert(clocks.agreed().await?),
+    };
+    let bounds = bus.stream_bounds(&stream, TIMEOUT).await?;
+    clocks.check_leader(&stream, bounds.now, moment)?;
+    if bounds.messages == 0 || bounds.first_stored_at >= moment.minus(retention) {
+        return Ok(Turn::Done);
+    }
+    let (mut from, mut newest) = (bounds.first_sequence, bounds.first_stored_at);
+    for _ in 0..BATCHES_MAX {
+        let subjects = format!("inbox.{shard}.>");
+        let (messages, more) = bus
+            .next_by_subject(&stream, &subjects, from, BATCH, BATCH_BYTES, TIMEOUT)
+            .await?;
+        let Some(last) = messages.last() else {
+            return Ok(Turn::Done);
+        };
+        from = last.sequence + 1;
+        let old = Old::among(&messages, moment, retention, &mut newest);
+        let inboxes = futures::stream::iter(old.inboxes.iter().map(Ok));
+        inboxes
+            .try_for_each_concurrent(INBOXES_AT_ONCE, |(subject, inbox)| {
+                mark_and_delete(context, shard, subject, inbox)
+            })
+            .await?;
+        if !old.everything || !more {
+            return Ok(Turn::Done);
+        }
+    }
+    Ok(Turn::Cut)
+}
+
+/// Marks what is missing, and deletes it only then.
+async fn mark_and_delete(
+    context: &Context,
+    shard: Shard,
+    subject: &str,
+    inbox: &OldEntries,
+) -> Result<(), ExpireError> {
+    let bus = &context.bus;
+    bus.mark_lost(shard, subject, &inbox.lost(), TIMEOUT).await?;
+    let deleted = bus
+        .purge_subject_up_to(&inbox_stream(shard), subject, inbox.last, TIMEOUT)
+        .await?;
+    metrics::counter!("tidings_expired_entries_total").increment(deleted);
+    tracing::info!(
+        subject,
+        entries = deleted,
+        "entries that nobody confirmed have expired"
+    );
+    Ok(())
+}
+
+/// What is too old among messages that follow each other in a stream.
+#[derive(Debug, Default)]
+struct Old {
+    inboxes: BTreeMap<String, OldEntries>,
+    /// Whether nothing younger is among them, so that what follows may be too old as well.
+    everything: bool,
+}
+
+/// Entries of one inbox.
+#[derive(Debug)]
+struct OldEntries {
+    count: u64,
+    last: u64,
+    since: Timestamp,
+    until: Timestamp,
+    chats: Vec<ChatId>,
+}
+
+impl Old {
+    /// `newest` is the latest moment at which something before them was stored: whatever was stored later is not
+    /// older, whatever the clock of the stream's leader said then. Nor is an entry older than its event.
+    fn among(
+        messages: &[StoredMessage],
+        moment: Moment,
+        retention: Duration,
+        newest: &mut Timestamp,
+    ) -> Self {
+        let before = moment.minus(retention);
+        let mut old = Self {
+            everything: true,
+            ..Self::default()
+        };
+        let mut kept: Vec<&str> = Vec::new();
+        for message in messages {
+            *newest = message.stored_at.max(*newest);
+            if *newest >= before {
+                old.everything = false;
+                break;
+            }
+            if is_mark(&message.subject) || kept.contains(&message.subject.as_str()) {
+                continue;
+            }
+            let (happened_at, chat_id) = match Entry::decode(&message.payload) {
+                Ok(entry) => (happened_at(&entry.event), Some(entry.event.chat_id())),
+                // A newer build's: it expires like any other.
+                Err(_) => (message.stored_at, None),
+            };
+            if happened_at >= before {
+                tracing::warn!(
+                    subject = message.subject,
+                    stream.sequence = message.sequence,
+                    "an entry is younger than its place says: a clock was wrong; it is kept"
+                );
+                kept.push(&message.subject);
+                continue;
+            }
+            old.add(message, happened_at, chat_id);
+        }
+        old
+    }
+
+    fn add(&mut self, message: &StoredMessage, happened_at: Timestamp, chat_id: Option<ChatId>) {
+        let entries = self
+            .inboxes
+            .entry(message.subject.clone())
+            .or_insert_with(|| OldEntries {
+                count: 0,
+                last: 0,
+                since: happened_at,
+                until: happened_at,
+                chats: Vec::new(),
+            });
+        entries.count += 1;
+        entries.last = message.sequence;
+        entries.since = entries.since.min(happened_at);
+        entries.until = entries.until.max(happened_at);
+        entries.chats.extend(chat_id);
+    }
+}
+
+impl OldEntries {
+    fn lost(&self) -> Lost {
+        Lost {
+            reason: TrimReason::Expired,
+            missed: Some(self.count),
+            since: self.since,
+            until: self.until,
+            chats: self.chats.clone(),
+        }
+    }
+}
+
+const fn happened_at(event: &Event) -> Timestamp {
+    match event {
+        Event::Message(message) => message.sent_at,
+        Event::ChatUpdate(update) => update.at,
+    }
+}
