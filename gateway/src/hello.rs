@@ -212,11 +212,7 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
     }
     let backlog = if gateway.inbox_durables {
         reader
-            .open_durable(
-                gateway.topology,
-                &claims.user,
-                registered.registration != Registration::Known,
-            )
+            .open_durable(registered.registration != Registration::Known)
             .await
     } else {
         None

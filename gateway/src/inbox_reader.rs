@@ -15,6 +15,7 @@ use tidings_protocol::{ClientId, UserId};
 use tokio::sync::Semaphore;
 
 use crate::delivery::Body;
+use crate::ensure_durable::ensure_durable;
 use crate::inbox_session::{Reading, Stored};
 
 /// A call about a durable that takes longer: its node is down, or busy. The inbox is read by Direct Get then.
@@ -45,8 +46,10 @@ pub(crate) struct Read {
 #[derive(Debug)]
 pub(crate) struct InboxReader {
     bus: Bus,
+    topology: Topology,
     shard: Shard,
     stream: String,
+    user_id: UserId,
     client_id: ClientId,
     heir: bool,
     /// The client's own subject, the one it inherited, and those of their marks.
@@ -119,8 +122,10 @@ impl InboxReader {
         let shard = topology.shard(user_id);
         Self {
             bus,
+            topology,
             shard,
             stream: inbox_stream(shard),
+            user_id: user_id.clone(),
             client_id,
             heir,
             subjects: inbox_subjects(&topology, user_id, client_id, heir),
@@ -131,18 +136,13 @@ impl InboxReader {
 
     /// Starts the client's durable anew and says how many entries wait. A `new` client has none yet, and is given
     /// one. On trouble the inbox is read without it.
-    pub(crate) async fn open_durable(
-        &mut self,
-        topology: Topology,
-        user_id: &UserId,
-        new: bool,
-    ) -> Option<u64> {
-        match self.start_durable(topology, user_id, new).await {
+    pub(crate) async fn open_durable(&mut self, new: bool) -> Option<u64> {
+        match self.start_durable(new).await {
             Ok(backlog) => Some(backlog),
             Err(error) => {
                 metrics::counter!("tidings_durable_failures_total").increment(1);
                 tracing::warn!(client.id = %self.client_id, %error, "the durable cannot be used; reading without it");
-                self.remake_durable(topology, user_id);
+                self.ensure_durable();
                 None
             }
         }
@@ -150,19 +150,14 @@ impl InboxReader {
 
     /// A durable that does not exist is not answered for (nats-server 2.15.1): a reset of one that got lost takes
     /// its full time, and then the durable is made again in the background.
-    async fn start_durable(
-        &mut self,
-        topology: Topology,
-        user_id: &UserId,
-        new: bool,
-    ) -> Result<u64, ApiError> {
+    async fn start_durable(&mut self, new: bool) -> Result<u64, ApiError> {
         if new {
-            self.create_durable(topology, user_id).await?;
+            self.create_durable().await?;
         }
         let mut started = self.reset_durable().await?;
         if !self.reads_all(&started) {
             // An earlier version made it, or the client was not the heir then.
-            self.create_durable(topology, user_id).await?;
+            self.create_durable().await?;
             started = self.reset_durable().await?;
         }
         if !self.reads_all(&started) {
@@ -185,8 +180,8 @@ impl InboxReader {
         Ok(started.info.unconfirmed())
     }
 
-    async fn create_durable(&self, topology: Topology, user_id: &UserId) -> Result<(), ApiError> {
-        let config = durable_config(&topology, user_id, self.client_id, self.heir);
+    async fn create_durable(&self) -> Result<(), ApiError> {
+        let config = durable_config(&self.topology, &self.user_id, self.client_id, self.heir);
         self.bus
             .create_durable(self.shard, &config, DURABLE_TIMEOUT)
             .await
@@ -204,16 +199,11 @@ impl InboxReader {
             && wanted.clone().all(|subject| started.subjects.contains(subject))
     }
 
-    /// In the background: DELETE without waiting, then CREATE, which lands on a node that is up.
-    fn remake_durable(&self, topology: Topology, user_id: &UserId) {
+    /// In the background.
+    fn ensure_durable(&self) {
         let (bus, shard, client_id) = (self.bus.clone(), self.shard, self.client_id);
-        let config = durable_config(&topology, user_id, client_id, self.heir);
-        tokio::spawn(async move {
-            let _ = bus.delete_durable(shard, client_id, DURABLE_TIMEOUT).await;
-            if let Err(error) = bus.create_durable(shard, &config, READ_TIMEOUT).await {
-                tracing::debug!(client.id = %client_id, %error, "the durable was not made again; the next hello will");
-            }
-        });
+        let config = durable_config(&self.topology, &self.user_id, client_id, self.heir);
+        tokio::spawn(async move { ensure_durable(&bus, shard, client_id, &config).await });
     }
 
     /// Reads until there is something to tell: entries, or the leader's word that there are none. Retries until
@@ -223,7 +213,14 @@ impl InboxReader {
         loop {
             let permit = self.readings.clone().acquire_owned().await;
             let result = match self.durable.take() {
-                Some(durable) => self.read_durable(durable, reading).await,
+                Some(durable) => {
+                    let result = self.read_durable(durable, reading).await;
+                    if result.is_err() {
+                        // Its node may have died meanwhile; the inbox is read without it from here on.
+                        self.ensure_durable();
+                    }
+                    result
+                }
                 None => self.read_direct(reading).await,
             };
             drop(permit);

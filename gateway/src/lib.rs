@@ -14,6 +14,7 @@ mod cut_off;
 mod delivery;
 mod doubts;
 mod drain;
+mod ensure_durable;
 mod gateway;
 mod hello;
 mod inactive;
