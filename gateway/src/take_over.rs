@@ -13,8 +13,6 @@ use crate::sessions::Written;
 
 /// Another connection of the same client wrote in between, so many times: somebody reconnects in a loop.
 const TRIES: u32 = 8;
-/// JetStream's error code of a key that has changed since it was read.
-const WRONG_LAST_SEQUENCE: u16 = 10071;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// For how long to wait for the old gateway's word that the old socket is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -45,7 +43,7 @@ pub(crate) async fn write_key(
                 let predecessor = last.and_then(|message| SessionKey::decode(&message.payload));
                 return Ok((*written, predecessor));
             }
-            Err(PublishError::Unknown(error)) if error.code() == Some(WRONG_LAST_SEQUENCE) => {}
+            Err(PublishError::Unknown(error)) if error.is_wrong_last_sequence() => {}
             Err(_) => break,
         }
     }

@@ -16,8 +16,16 @@ use tidings_protocol::Timestamp;
 pub(crate) const CONSUMER_NOT_FOUND: u16 = 10014;
 /// Error code of a message that does not exist.
 const MESSAGE_NOT_FOUND: u16 = 10037;
-/// Error code of deleting a sequence that holds nothing.
+/// Error code of deleting a sequence that holds nothing, between others that do.
 const SEQUENCE_NOT_FOUND: u16 = 10043;
+/// Error code of a deletion that failed, whatever the reason.
+const DELETE_FAILED: u16 = 10057;
+/// The reasons of a [`DELETE_FAILED`] that say that there is nothing: before the stream's first message, and beyond
+/// its last one.
+const NOTHING_TO_DELETE: [&str; 2] = ["no message found", "stream store EOF"];
+/// Error codes when the last sequence of a subject is not the expected one: it is another one, or, with several
+/// replicas, it is about to be.
+const WRONG_LAST_SEQUENCE: [u16; 2] = [10071, 10164];
 
 /// Why a request to JetStream did not do its work.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
@@ -54,11 +62,24 @@ impl ApiError {
     }
 
     /// Whether the thing asked for does not exist, or no longer.
-    pub const fn not_found(&self) -> bool {
-        matches!(
-            self.code(),
-            Some(CONSUMER_NOT_FOUND | MESSAGE_NOT_FOUND | SEQUENCE_NOT_FOUND)
-        )
+    pub fn not_found(&self) -> bool {
+        match self {
+            Self::Refused {
+                code: CONSUMER_NOT_FOUND | MESSAGE_NOT_FOUND | SEQUENCE_NOT_FOUND,
+                ..
+            } => true,
+            Self::Refused {
+                code: DELETE_FAILED,
+                description,
+            } => NOTHING_TO_DELETE.contains(&description.as_str()),
+            _ => false,
+        }
+    }
+
+    /// Whether the last sequence of the subject was not the one that a publish expected: somebody else wrote.
+    pub fn is_wrong_last_sequence(&self) -> bool {
+        self.code()
+            .is_some_and(|code| WRONG_LAST_SEQUENCE.contains(&code))
     }
 }
 
@@ -301,4 +322,36 @@ pub(crate) fn answer<T: DeserializeOwned>(payload: &[u8]) -> Result<T, ApiError>
         });
     }
     serde_json::from_slice(payload).map_err(|error| ApiError::Malformed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, description: &str) -> ApiError {
+        ApiError::Refused {
+            code,
+            description: description.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_is_gone_already_is_told_from_what_cannot_be_deleted() {
+        for (code, description) in [
+            (10014, "consumer not found"),
+            (10037, "no message found"),
+            (10043, "sequence 3 not found"),
+            (10057, "no message found"),
+            (10057, "stream store EOF"),
+        ] {
+            assert!(refused(code, description).not_found(), "{code} {description}");
+        }
+        for (code, description) in [
+            (10057, "stream msg delete failed: permission denied"),
+            (10008, "system temporarily unavailable"),
+        ] {
+            assert!(!refused(code, description).not_found(), "{code} {description}");
+        }
+        assert!(!ApiError::Timeout.not_found());
+    }
 }

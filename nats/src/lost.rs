@@ -24,9 +24,6 @@ pub const LOST_CHATS_MAX: usize = 1_000;
 const MARKS_MAX: u32 = 16;
 /// Others wrote a mark of the same inbox in between, so many times; each try makes one of them succeed.
 const TRIES: u32 = 16;
-/// JetStream's error codes when the last sequence of the subject is not the expected one: it is another one, or,
-/// with several replicas, it is about to be.
-const WRONG_LAST_SEQUENCE: [u16; 2] = [10071, 10164];
 /// What a mark has in the header that says what a message is.
 pub const LOST_KIND: &str = "lost";
 
@@ -122,10 +119,7 @@ impl Bus {
                     }
                     break;
                 }
-                Err(PublishError::Unknown(error))
-                    if error
-                        .code()
-                        .is_some_and(|code| WRONG_LAST_SEQUENCE.contains(&code)) => {}
+                Err(PublishError::Unknown(error)) if error.is_wrong_last_sequence() => {}
                 Err(_) => break,
             }
         }
