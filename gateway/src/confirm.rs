@@ -1,68 +1,121 @@
 //! Deleting what clients have confirmed: in the background, a bounded number at a time, until it is done.
 //! Deleting *is* the ack: it frees the durable's pending entry and moves its floor.
+//!
+//! Each shard has a lane of its own: one whose stream does not answer tries one deletion at a time, and keeps only
+//! its own connections waiting.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use tidings_nats::{Bus, Shard, inbox_stream};
-use tokio::sync::mpsc;
+use tidings_nats::{Bus, Shard, Topology, inbox_stream};
+use tokio::sync::{Semaphore, mpsc};
 
 /// Deletions under way. More would wait in JetStream's queue of API requests, which is emptied at 10,000.
 const IN_FLIGHT_MAX: usize = 256;
-/// Confirmations that wait; then connections wait with them. As many as 256 full windows.
-const WAITING_MAX: usize = 65_536;
+/// Of those, a shard's: one that falls silent holds no more than these for as long as the first of them takes.
+const IN_FLIGHT_OF_SHARD_MAX: usize = 64;
+/// Confirmations of a shard that wait; then its connections wait with them. As many as 16 full windows.
+const WAITING_MAX: usize = 4_096;
 /// For one request.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Before a failed deletion is tried again.
+/// Before a shard that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Takes confirmations.
+/// Takes confirmations. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Confirmer {
-    confirmed: mpsc::Sender<(Shard, u64)>,
+    /// By shard.
+    lanes: Arc<[mpsc::Sender<u64>]>,
 }
 
 impl Confirmer {
     /// With the task that does the work; it ends when every sender is gone and everything is deleted.
-    pub(crate) fn new(bus: Bus) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (confirmed, waiting) = mpsc::channel(WAITING_MAX);
-        (Self { confirmed }, delete(bus, waiting))
+    pub(crate) fn new(bus: &Bus, topology: Topology) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let requests = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        let (lanes, work): (Vec<_>, Vec<_>) = topology
+            .shards()
+            .map(|shard| {
+                let (confirmed, waiting) = mpsc::channel(WAITING_MAX);
+                let lane = Lane {
+                    bus: bus.clone(),
+                    stream: inbox_stream(shard).into(),
+                    requests: requests.clone(),
+                };
+                (confirmed, lane.delete(waiting))
+            })
+            .unzip();
+        let work = async {
+            futures::future::join_all(work).await;
+        };
+        (Self { lanes: lanes.into() }, work)
     }
 
-    /// Hands an entry over to be deleted. Waits only if tens of thousands wait already.
+    /// Hands an entry over to be deleted. Waits only if thousands of its shard wait already.
     pub(crate) async fn confirm(&self, shard: Shard, sequence: u64) {
         // The task outlives every sender, so this cannot fail.
-        let _ = self.confirmed.send((shard, sequence)).await;
+        let _ = self.lanes[usize::from(shard.0)].send(sequence).await;
     }
 }
 
-async fn delete(bus: Bus, mut waiting: mpsc::Receiver<(Shard, u64)>) {
-    let bus = Arc::new(bus);
-    let mut in_flight = FuturesUnordered::new();
-    let mut open = true;
-    while open || !in_flight.is_empty() {
-        tokio::select! {
-            confirmed = waiting.recv(), if open && in_flight.len() < IN_FLIGHT_MAX => match confirmed {
-                Some((shard, sequence)) => in_flight.push(delete_one(bus.clone(), shard, sequence)),
-                None => open = false,
-            },
-            Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
-        }
-    }
+/// What deletes the entries of one shard.
+#[derive(Clone, Debug)]
+struct Lane {
+    bus: Bus,
+    stream: Arc<str>,
+    /// Of all shards.
+    requests: Arc<Semaphore>,
 }
 
-async fn delete_one(bus: Arc<Bus>, shard: Shard, sequence: u64) {
-    let stream = inbox_stream(shard);
-    let mut failures = 0_u32;
-    while let Err(error) = bus.delete_message(&stream, sequence, TIMEOUT).await {
-        failures += 1;
-        metrics::counter!("tidings_confirm_retries_total").increment(1);
-        if failures == 1 {
-            tracing::debug!(%stream, stream.sequence = sequence, %error, "an entry could not be deleted; retrying");
+impl Lane {
+    async fn delete(self, mut waiting: mpsc::Receiver<u64>) {
+        let mut in_flight = FuturesUnordered::new();
+        // What failed. No more than were in flight at once.
+        let mut again = VecDeque::new();
+        let (mut open, mut failing) = (true, false);
+        while open || !in_flight.is_empty() {
+            let room = if failing { 1 } else { IN_FLIGHT_OF_SHARD_MAX };
+            while in_flight.len() < room
+                && let Some(sequence) = again.pop_front()
+            {
+                in_flight.push(self.clone().delete_one(sequence, failing));
+            }
+            tokio::select! {
+                confirmed = waiting.recv(), if open && in_flight.len() < room => match confirmed {
+                    Some(sequence) => in_flight.push(self.clone().delete_one(sequence, failing)),
+                    None => open = false,
+                },
+                Some((sequence, deleted)) = in_flight.next(), if !in_flight.is_empty() => {
+                    if !deleted {
+                        again.push_back(sequence);
+                    }
+                    failing = !deleted;
+                }
+            }
         }
-        tokio::time::sleep(RETRY_DELAY).await;
     }
-    metrics::counter!("tidings_confirmed_total").increment(1);
+
+    /// Says whether it is deleted.
+    async fn delete_one(self, sequence: u64, after_failure: bool) -> (u64, bool) {
+        if after_failure {
+            tokio::time::sleep(RETRY_DELAY).await;
+        }
+        let _permit = self
+            .requests
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let deleted = self.bus.delete_message(&self.stream, sequence, TIMEOUT).await;
+        match &deleted {
+            Ok(()) => metrics::counter!("tidings_confirmed_total").increment(1),
+            Err(error) => {
+                metrics::counter!("tidings_confirm_retries_total").increment(1);
+                let stream = &*self.stream;
+                tracing::debug!(stream, stream.sequence = sequence, %error, "an entry could not be deleted; retrying");
+            }
+        }
+        (sequence, deleted.is_ok())
+    }
 }

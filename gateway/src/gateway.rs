@@ -55,12 +55,18 @@ impl Gateway {
         let topology = context.topology;
         let sessions = Arc::new(Sessions::default());
         let live = Live::start(context, sessions.clone()).await?;
-        let (confirmer, deletions) = Confirmer::new(context.bus.clone());
-        context.tasks.spawn(deletions);
+        let (confirmer, deletions) = Confirmer::new(&context.bus, topology);
+        // Without any of these, what was confirmed would stay, or what was missed would be found by nobody: their
+        // panics stop the service.
+        context.tasks.spawn_essential("confirmations", async move {
+            deletions.await;
+            Ok(())
+        });
         let doubts = doubts::run(context.bus.clone(), topology, sessions.clone(), live.doubts());
         let stopping = context.stopping.clone();
-        context.tasks.spawn(async move {
+        context.tasks.spawn_essential("doubts", async move {
             stopping.run_until_cancelled(doubts).await;
+            Ok(())
         });
         let gateway = Arc::new(Self {
             boot_id: context.boot_id,
@@ -86,8 +92,9 @@ impl Gateway {
         });
         gateway.watch_invalidations(context).await?;
         let (checked, stopping) = (gateway.clone(), context.stopping.clone());
-        context.tasks.spawn(async move {
+        context.tasks.spawn_essential("checks", async move {
             stopping.run_until_cancelled(check::run(&checked)).await;
+            Ok(())
         });
         gateway.clone().spawn_upkeep(context);
         Ok(gateway)

@@ -29,11 +29,13 @@ impl Publisher {
             current: Arc::new(RwLock::new(Bus::new(connection.client().clone()))),
         };
         let (task, context_of_task) = (publisher.clone(), context.clone());
-        context.tasks.spawn(async move {
+        // Without it a connection that is given up would never be replaced.
+        context.tasks.spawn_essential("publisher", async move {
             let stopping = context_of_task.stopping.clone();
             stopping
                 .run_until_cancelled(Box::pin(task.replace_dead(context_of_task, connection)))
                 .await;
+            Ok(())
         });
         Ok(publisher)
     }

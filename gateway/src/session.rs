@@ -119,6 +119,10 @@ pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
         invalidations_sequence,
     } = opened;
     Box::pin(gateway.live.fence(&handle, invalidations_sequence)).await;
+    if gateway.stopping.is_cancelled() {
+        // It came in while the others were being sent elsewhere, perhaps after the last of them had gone.
+        handle.mailbox.close(Ending::Restart);
+    }
     let now = Instant::now();
     let mut session = Session {
         client_limit: gateway.rate_limits.client(),
