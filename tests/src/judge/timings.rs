@@ -1,6 +1,6 @@
 //! How fast messages came, as clients saw it. Nothing is judged by it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -30,6 +30,8 @@ pub struct Timings {
     pub resume_max: Duration,
     /// Which fault that was.
     pub slowest: Option<String>,
+    /// The same for each fault by its name.
+    pub resume_by_fault: BTreeMap<String, Duration>,
     /// The longest time from the end of a fault until somebody got anything.
     pub silence_max: Duration,
 }
@@ -86,7 +88,20 @@ pub fn timings(run: &Run) -> Timings {
             if *at < fault.from || *at > fault.to.plus(AFTER_FAULT) || record.at < fault.to {
                 continue;
             }
+            // What another fault was in force for may have waited for that one's end.
+            let others = weather
+                .disturbances
+                .iter()
+                .filter(|other| !std::ptr::eq(*other, fault));
+            if others
+                .into_iter()
+                .any(|other| other.from <= record.at && other.to >= fault.to)
+            {
+                continue;
+            }
             let wait = record.at.since(fault.to.max(*at));
+            let longest = timings.resume_by_fault.entry(fault.what.clone()).or_default();
+            *longest = wait.max(*longest);
             if wait > timings.resume_max {
                 timings.resume_max = wait;
                 timings.slowest = Some(format!("{} at {}", fault.what, fault.from));

@@ -65,21 +65,7 @@ impl Director {
             made += u64::from(self.make_group(&users, present, size, "group"));
         }
         for _ in 0..options.users / 2 {
-            let mut two: Vec<&UserId> = users[..present].sample(&mut self.rng, 1).collect();
-            two.extend(
-                users
-                    .sample(&mut self.rng, 1)
-                    .filter(|user| *user != two[0])
-                    .collect::<Vec<_>>(),
-            );
-            if let [creator, other] = two[..] {
-                let ask = Ask::Create {
-                    request_id: RequestId(Uuid::new_v4()),
-                    participants: vec![other.clone()],
-                    name: None,
-                };
-                made += u64::from(self.ask(creator, ask));
-            }
+            made += u64::from(self.make_direct(&users, present));
         }
         for _ in 0..options.large_groups {
             let mut crowd = users.clone();
@@ -93,6 +79,20 @@ impl Director {
                 state.creations >= made && !state.chats.is_empty()
             })
             .await;
+    }
+
+    /// Asks for the direct chat of two people, which may be there already.
+    fn make_direct(&mut self, users: &[UserId], present: usize) -> bool {
+        let creator = users[self.rng.random_range(0..present)].clone();
+        let Some(other) = users.choose(&mut self.rng).filter(|other| **other != creator) else {
+            return false;
+        };
+        let ask = Ask::Create {
+            request_id: RequestId(Uuid::new_v4()),
+            participants: vec![other.clone()],
+            name: None,
+        };
+        self.ask(&creator, ask)
     }
 
     fn make_group(&mut self, users: &[UserId], present: usize, size: usize, name: &str) -> bool {
@@ -199,6 +199,31 @@ impl Director {
     }
 
     fn change(&mut self) {
+        let users = self.shared.world.lock().users.clone();
+        let present = self.shared.options.users;
+        match self.rng.random_range(0..20) {
+            0 if self.chats() < self.chats_max() => {
+                let size = self.rng.random_range(GROUP_MIN..=8).min(users.len());
+                self.make_group(&users, present, size, "group");
+            }
+            1 => {
+                self.make_direct(&users, present);
+            }
+            _ => self.change_participants(),
+        }
+    }
+
+    fn chats(&self) -> usize {
+        self.shared.world.lock().chats.len()
+    }
+
+    /// Twice as many as there were at the beginning: more would only spread the messages thinner.
+    fn chats_max(&self) -> usize {
+        let options = &self.shared.options;
+        2 * (options.groups + options.users / 2)
+    }
+
+    fn change_participants(&mut self) {
         let asked = {
             let state = self.shared.world.lock();
             let groups: Vec<_> = state

@@ -251,3 +251,81 @@ impl Outbox {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng as _;
+    use tidings_protocol::Error;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn message(chat: u128, number: u128) -> Ask {
+        Ask::Send {
+            chat_id: ChatId(Uuid::from_u128(chat)),
+            message_id: MessageId(Uuid::from_u128(number)),
+            text: String::new(),
+        }
+    }
+
+    /// What goes out now, by message number.
+    fn sent(outbox: &mut Outbox, first_id: u64) -> Vec<u128> {
+        let frames = (first_id..).map_while(|id| outbox.next(Instant::now(), id));
+        frames
+            .map(|frame| match frame {
+                ClientFrame::SendMessage(send) => send.message_id.0.as_u128(),
+                other => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    fn answer(outbox: &mut Outbox, id: u64, error: Option<Error>) -> bool {
+        let reply = match error {
+            Some(error) => Reply::failure(Some(id), error),
+            None => Reply::success(id),
+        };
+        let mut rng = StdRng::seed_from_u64(1);
+        outbox.reply(&reply, &mut rng).is_some()
+    }
+
+    #[tokio::test]
+    async fn one_message_of_a_chat_at_a_time_in_order() {
+        let mut outbox = Outbox::new(false);
+        for (chat, number) in [(1, 1), (1, 2), (2, 3)] {
+            outbox.push(message(chat, number));
+        }
+        assert_eq!(sent(&mut outbox, 10), [1, 3]);
+        assert!(answer(&mut outbox, 10, None));
+        assert_eq!(sent(&mut outbox, 20), [2]);
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_to_be_sent_again_keeps_back_those_behind() {
+        let mut outbox = Outbox::new(true);
+        for number in 1..=6 {
+            outbox.push(message(1, number));
+        }
+        assert_eq!(sent(&mut outbox, 10), [1, 2, 3, 4]);
+        let mut busy = Error::new(ErrorCode::ChatBusy, "");
+        busy.retry_after_ms = Some(60_000);
+        assert!(!answer(&mut outbox, 10, Some(busy)));
+        assert!(answer(&mut outbox, 11, None));
+        assert_eq!(sent(&mut outbox, 20), [0_u128; 0]);
+        assert!(outbox.wakes(Instant::now()).is_some());
+    }
+
+    #[tokio::test]
+    async fn everything_unanswered_is_sent_again_on_the_next_connection() {
+        let mut outbox = Outbox::new(true);
+        for number in 1..=3 {
+            outbox.push(message(1, number));
+        }
+        assert_eq!(sent(&mut outbox, 2), [1, 2, 3]);
+        assert!(answer(&mut outbox, 3, None));
+        outbox.disconnected();
+        assert_eq!(sent(&mut outbox, 2), [1, 3]);
+        assert_eq!(outbox.retries, 2);
+        assert!(answer(&mut outbox, 2, Some(Error::new(ErrorCode::NotFound, ""))));
+        assert_eq!(outbox.len(), 1);
+    }
+}
