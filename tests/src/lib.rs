@@ -4,8 +4,10 @@
 
 mod device;
 mod eventually;
+pub mod faults;
 pub mod history;
 pub mod judge;
+pub mod proxy;
 mod stored;
 mod system;
 mod token;

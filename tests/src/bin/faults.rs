@@ -1,0 +1,109 @@
+//! Makes faults on a system of real processes while people use it, and judges from what they saw whether every promise
+//! was kept. Exit code 1 says that one was not.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tidings_tests::faults::{FaultKind, RigOptions, RunOptions, default_dir, judge_again, run_faults};
+use tidings_tests::workload::WorkloadOptions;
+
+/// Subcommands of `tidings` that this program is as well: the services it starts are processes of itself.
+const SERVICES: [&str; 4] = ["gateway", "fanout-worker", "inbox-worker", "setup"];
+
+/// Starts a private system, lets people use it, makes faults, and judges.
+#[derive(Debug, Parser)]
+#[command(name = "faults", max_term_width = 110)]
+struct Args {
+    /// Makes the same people, and the same faults in the same order.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// For how long faults are made.
+    #[arg(long, default_value_t = 5.0, value_name = "M")]
+    minutes: f64,
+
+    /// How many NATS servers: one, or a cluster of three.
+    #[arg(long, default_value_t = 1, value_name = "1|3")]
+    nats: usize,
+
+    /// Gateways, fan-out workers and inbox workers: so many of each.
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    each: usize,
+
+    /// Kinds of faults to choose from. [default: all]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
+    only: Vec<FaultKind>,
+
+    /// How long a fault lasts at most, in seconds.
+    #[arg(long, default_value_t = 30.0, value_name = "S")]
+    longest: f64,
+
+    /// Messages a second, of all people together.
+    #[arg(long, default_value_t = 20.0, value_name = "N")]
+    sends: f64,
+
+    /// Histories, logs, data and report.json go here. [default: a new folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Only judges what an earlier run left in DIR.
+    #[arg(long, value_name = "DIR")]
+    judge: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    if std::env::args()
+        .nth(1)
+        .is_some_and(|first| SERVICES.contains(&first.as_str()))
+    {
+        return tidings_cli::main();
+    }
+    let args = Args::parse();
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    match runtime.block_on(run(&args)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(args: &Args) -> anyhow::Result<bool> {
+    if let Some(dir) = &args.judge {
+        let outcome = judge_again(dir)?;
+        println!("{outcome}");
+        return Ok(outcome.is_clean());
+    }
+    let dir = args.dir.clone().unwrap_or_else(|| default_dir(args.seed));
+    eprintln!("seed {}, {} minutes, in {}", args.seed, args.minutes, dir.display());
+    let outcome = run_faults(&RunOptions {
+        rig: RigOptions {
+            dir: dir.clone(),
+            program: std::env::current_exe()?,
+            nats: args.nats,
+            each: args.each,
+        },
+        seed: args.seed,
+        length: Duration::from_secs_f64(args.minutes * 60.0),
+        faults_max: usize::MAX,
+        only: args.only.clone(),
+        longest: Duration::from_secs_f64(args.longest),
+        workload: WorkloadOptions {
+            sends_per_second: args.sends,
+            ..WorkloadOptions::default()
+        },
+    })
+    .await?;
+    println!("{outcome}");
+    if !outcome.is_clean() {
+        println!(
+            "again: cargo run -p tidings-tests --bin faults -- --seed {} --minutes {} --nats {} --each {} --longest {} --sends {}",
+            args.seed, args.minutes, args.nats, args.each, args.longest, args.sends
+        );
+    }
+    Ok(outcome.is_clean())
+}

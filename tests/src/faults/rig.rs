@@ -1,0 +1,319 @@
+//! A system whose processes and connections are in the runner's hand.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures::future::try_join_all;
+use tidings_service::{EXIT_WITH_STDIN, NatsConnection, NatsSettings};
+use tidings_stack::{
+    Finder, NatsOptions, NatsPorts, NatsSecrets, NatsServer, Orphaned, Postgres, PostgresOptions, Probe, Server,
+    Spec, free_ports, let_postgres_through, new_secret,
+};
+use tokio::sync::Mutex;
+
+use super::link::Link;
+use super::process::Process;
+use super::store::Store;
+use crate::history::Recorder;
+use crate::workload::Targets;
+
+/// What a system is started with.
+#[derive(Clone, Debug)]
+pub struct RigOptions {
+    /// Data, configurations and logs go here.
+    pub dir: PathBuf,
+    /// The `tidings` command: services are its subcommands.
+    pub program: PathBuf,
+    /// One or three.
+    pub nats: usize,
+    /// Gateways, fan-out workers and inbox workers: so many of each.
+    pub each: usize,
+}
+
+/// See the module. Everything ends when it is dropped.
+#[derive(Debug)]
+pub struct Rig {
+    pub(super) recorder: Recorder,
+    nats: Vec<Process>,
+    postgres: Process,
+    services: Vec<Process>,
+    links: BTreeMap<String, Link>,
+    targets: Targets,
+    store: Store,
+    /// What ended without having been told to.
+    surprises: Mutex<Vec<String>>,
+}
+
+/// Where everything is before any proxy.
+struct Base {
+    nats: Vec<NatsPorts>,
+    nats_password: String,
+    postgres: u16,
+    postgres_password: String,
+    jwt_secret: String,
+}
+
+impl Rig {
+    /// Starts everything and waits until it answers.
+    pub async fn start(options: &RigOptions, recorder: Recorder) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&options.dir)?;
+        let dir = options.dir.canonicalize()?;
+        let logs = dir.join("logs");
+        std::fs::create_dir_all(&logs)?;
+        let_postgres_through(&dir)?;
+        let secrets = NatsSecrets::random();
+        let base = Base {
+            nats: NatsPorts::free(options.nats)?,
+            nats_password: secrets.password.clone(),
+            postgres: free_ports(1)?[0],
+            postgres_password: new_secret(),
+            jwt_secret: new_secret(),
+        };
+        let (nats, postgres) = prepare(&dir, &logs, &base, secrets, &recorder).await?;
+        let starts = nats.iter().chain([&postgres]).map(Process::up);
+        try_join_all(starts).await?;
+        set_up(options, &base).await?;
+
+        let mut rig = Self {
+            store: Store::new(connect(&base).await?),
+            recorder,
+            nats,
+            postgres,
+            services: Vec::new(),
+            links: BTreeMap::new(),
+            targets: Targets {
+                urls: Vec::new(),
+                secret: base.jwt_secret.clone(),
+            },
+            surprises: Mutex::default(),
+        };
+        for number in 1..=options.each {
+            for kind in ["fanout-worker", "inbox-worker", "gateway"] {
+                rig.add_service(options, &logs, &base, kind, number).await?;
+            }
+        }
+        try_join_all(rig.services.iter().map(Process::up)).await?;
+        Ok(rig)
+    }
+
+    /// Where people connect: through the proxies.
+    pub fn targets(&self) -> Targets {
+        self.targets.clone()
+    }
+
+    /// What the inboxes hold.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What ended without having been told to, for people.
+    pub async fn surprises(&self) -> Vec<String> {
+        self.surprises.lock().await.clone()
+    }
+
+    /// Starts again whatever ends by itself, and remembers it, for ever.
+    pub async fn supervise(&self) {
+        let mut interval = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            interval.tick().await;
+            for process in self.processes() {
+                if let Some(surprise) = process.ended_by_itself() {
+                    self.recorder
+                        .happened(crate::history::Happening::note(surprise.clone()));
+                    self.surprises.lock().await.push(surprise);
+                    if let Err(error) = process.up().await {
+                        self.surprises.lock().await.push(format!("{error:#}"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Stops everything in order, services first.
+    pub async fn stop(&self) {
+        for service in &self.services {
+            service.stop().await;
+        }
+        self.postgres.stop().await;
+        for node in &self.nats {
+            node.stop().await;
+        }
+    }
+
+    /// The names of all processes.
+    pub fn process_names(&self) -> Vec<String> {
+        self.processes().map(|process| process.name.to_string()).collect()
+    }
+
+    /// The names of all links.
+    pub fn link_names(&self) -> Vec<String> {
+        self.links.keys().cloned().collect()
+    }
+
+    pub(super) fn nats(&self) -> &[Process] {
+        &self.nats
+    }
+
+    pub(super) fn services(&self) -> &[Process] {
+        &self.services
+    }
+
+    pub(super) fn process(&self, name: &str) -> &Process {
+        self.processes()
+            .find(|process| &*process.name == name)
+            .expect("schedules name processes that there are")
+    }
+
+    pub(super) fn link(&self, name: &str) -> &Link {
+        self.links
+            .get(name)
+            .expect("schedules name links that there are")
+    }
+
+    fn processes(&self) -> impl Iterator<Item = &Process> {
+        self.nats.iter().chain([&self.postgres]).chain(&self.services)
+    }
+
+    /// Prepares a service, with a link of its own to everything that it speaks to.
+    async fn add_service(
+        &mut self,
+        options: &RigOptions,
+        logs: &Path,
+        base: &Base,
+        kind: &str,
+        number: usize,
+    ) -> anyhow::Result<()> {
+        let name = format!("{kind}-{number}");
+        let nats: Vec<SocketAddr> = base.nats.iter().map(|ports| local(ports.client)).collect();
+        let nats = Link::start(format!("{name}>nats"), &nats).await?;
+        let postgres = Link::start(format!("{name}>postgres"), &[local(base.postgres)]).await?;
+        let ports = free_ports(2)?;
+        let (listen, admin) = (local(ports[0]), local(ports[1]));
+        let probe = Probe::Http {
+            address: admin,
+            path: "/readyz".to_owned(),
+        };
+        let mut spec = Spec::new(&name, &options.program, logs.join(format!("{name}.log")), probe);
+        spec.args = vec![kind.into()];
+        spec.orphaned = Orphaned::ReadsEndOfInput;
+        let mut set = |name: &str, value: String| spec.env.push((name.into(), value.into()));
+        set(EXIT_WITH_STDIN, "1".to_owned());
+        set("TIDINGS_NATS_URL", base.nats_url(nats.addresses()));
+        let database = postgres.addresses().next().expect("there is one Postgres");
+        set("TIDINGS_POSTGRES_URL", base.postgres_url(database));
+        set("TIDINGS_ADMIN_LISTEN", admin.to_string());
+        set("TIDINGS_LOG_FORMAT", "human".to_owned());
+        set("TIDINGS_DRAIN_TIMEOUT", "5".to_owned());
+        set(
+            "TIDINGS_LOG",
+            "info,tidings_gateway=debug,tidings_fanout_worker=debug,async_nats=warn,sqlx=warn".to_owned(),
+        );
+        if kind == "gateway" {
+            set("TIDINGS_LISTEN", listen.to_string());
+            set("TIDINGS_JWT_SECRET", base.jwt_secret.clone());
+            set("TIDINGS_RATE_LIMITS", "off".to_owned());
+            let people = Link::start(format!("people>{name}"), &[listen]).await?;
+            let address = people.addresses().next().expect("there is one gateway");
+            self.targets.urls.push(format!("ws://{address}/v1/ws"));
+            self.links.insert(people.name.clone(), people);
+        }
+        self.services
+            .push(Process::new(Server::new(spec), self.recorder.clone()));
+        for link in [nats, postgres] {
+            self.links.insert(link.name.clone(), link);
+        }
+        Ok(())
+    }
+}
+
+impl Base {
+    fn nats_url(&self, addresses: impl Iterator<Item = SocketAddr>) -> String {
+        let urls: Vec<String> = addresses
+            .map(|address| format!("nats://tidings:{}@{address}", self.nats_password))
+            .collect();
+        urls.join(",")
+    }
+
+    fn direct_nats_url(&self) -> String {
+        self.nats_url(self.nats.iter().map(|ports| local(ports.client)))
+    }
+
+    fn postgres_url(&self, address: SocketAddr) -> String {
+        format!("postgres://tidings:{}@{address}/tidings", self.postgres_password)
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// The databases' processes, not started yet.
+async fn prepare(
+    dir: &Path,
+    logs: &Path,
+    base: &Base,
+    secrets: NatsSecrets,
+    recorder: &Recorder,
+) -> anyhow::Result<(Vec<Process>, Process)> {
+    let nats_options = NatsOptions {
+        dir: dir.join("nats"),
+        logs: logs.to_owned(),
+        ports: base.nats.clone(),
+        secrets,
+    };
+    let postgres_options = PostgresOptions {
+        data: dir.join("postgres"),
+        log: logs.join("postgres.log"),
+        port: base.postgres,
+        password: base.postgres_password.clone(),
+        // The machine does not lose its power here; its processes die, and what they wrote stays.
+        sync: false,
+    };
+    let made = tokio::task::spawn_blocking(move || {
+        let say = |line: &str| eprintln!("{line}");
+        let finder = Finder::from_env(&say)?;
+        let nats = NatsServer::prepare(&finder.nats()?, &nats_options)?;
+        for number in 1..=nats.len() {
+            advertise_nothing(&nats_options.dir.join(format!("nats-{number}/nats-server.conf")))?;
+        }
+        let postgres = Postgres::prepare(&finder.postgres(None)?, &postgres_options)?;
+        anyhow::Ok((nats, postgres))
+    });
+    let (nats, postgres) = made.await??;
+    let process = |server| Process::new(server, recorder.clone());
+    let nats = nats.into_iter().map(|node| process(node.into_server())).collect();
+    Ok((nats, process(postgres.into_server())))
+}
+
+/// Servers of a cluster tell clients of each other; a client that follows goes round the proxies.
+fn advertise_nothing(config: &Path) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(config)?;
+    let text = text.replace("\ncluster {\n", "\ncluster {\n  no_advertise: true\n");
+    std::fs::write(config, text).with_context(|| format!("cannot write {}", config.display()))
+}
+
+/// Streams, consumers, tables: as an operator would.
+async fn set_up(options: &RigOptions, base: &Base) -> anyhow::Result<()> {
+    let output = tokio::process::Command::new(&options.program)
+        .arg("setup")
+        .args(["--replicas", &options.nats.to_string()])
+        .env("TIDINGS_NATS_URL", base.direct_nats_url())
+        .env("TIDINGS_POSTGRES_URL", base.postgres_url(local(base.postgres)))
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    if !output.status.success() {
+        bail!("setup: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+/// The runner's own eye, which no proxy disturbs.
+async fn connect(base: &Base) -> anyhow::Result<NatsConnection> {
+    let settings = NatsSettings::parse(&base.direct_nats_url())?;
+    NatsConnection::connect(&settings, "fault-runner").await
+}

@@ -1,0 +1,245 @@
+//! A run: a system, people who use it, faults, rest, and judgement.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::fault::FaultKind;
+use super::rig::{Rig, RigOptions};
+use super::schedule::Schedule;
+use crate::history::{Happening, Recorder, Run};
+use crate::judge::{Timings, Verdict, judge, timings};
+use crate::workload::{Workload, WorkloadOptions, WorkloadReport};
+
+/// How long the fan-out may take to empty CHATS once everybody is at rest.
+const EMPTY_PATIENCE: Duration = Duration::from_secs(30);
+/// How often that is looked at.
+const EMPTY_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The system.
+    pub rig: RigOptions,
+    /// Of the workload and of the schedule.
+    pub seed: u64,
+    /// For how long faults are made.
+    pub length: Duration,
+    /// At most so many faults; after the last one people go on for the pause that follows it.
+    pub faults_max: usize,
+    /// The kinds to choose from; all if it is empty.
+    pub only: Vec<FaultKind>,
+    /// How long a fault lasts at most.
+    pub longest: Duration,
+    /// What people do. `length` and the seed are this run's.
+    pub workload: WorkloadOptions,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// How the promises were kept.
+    pub verdict: Verdict,
+    /// How fast.
+    pub timings: Timings,
+    /// What the people say; absent when an old run is judged again.
+    pub workload: Option<WorkloadReport>,
+    /// How often each fault was made.
+    pub faults: BTreeMap<String, u64>,
+    /// How long after the end of each fault somebody still waited for what was sent in it or shortly after.
+    pub resumed: BTreeMap<String, Duration>,
+    /// What ended without having been told to, and faults that could not be ended.
+    pub surprises: Vec<String>,
+}
+
+/// Runs it, and leaves histories, logs and `report.json` in its folder.
+pub async fn run_faults(options: &RunOptions) -> anyhow::Result<Outcome> {
+    let dir = &options.rig.dir;
+    let recorder = Recorder::to_dir(dir).with_context(|| format!("cannot write to {}", dir.display()))?;
+    let rig = Rig::start(&options.rig, recorder.clone()).await?;
+    let work = async {
+        let workload_options = WorkloadOptions {
+            length: options.length,
+            ..options.workload.clone()
+        };
+        let workload = Workload::start(rig.targets(), options.seed, workload_options, recorder.clone()).await;
+        let mut surprises = make_faults(&rig, options).await;
+        recorder.happened(Happening::note("the faults are over"));
+        let report = workload.finish().await;
+        if let Err(error) = until_chats_are_empty(&rig).await {
+            surprises.push(format!("{error:#}"));
+        }
+        anyhow::Ok((report, rig.store().entries().await?, surprises))
+    };
+    let (report, stored, mut surprises) = tokio::select! {
+        done = work => done?,
+        () = rig.supervise() => unreachable!("it goes on for ever"),
+    };
+    surprises.extend(rig.surprises().await);
+    rig.stop().await;
+    let (records, events) = recorder.finish()?;
+    Run::write_stored(dir, &stored)?;
+    let run = Run {
+        records,
+        events,
+        stored: Some(stored),
+    };
+    let outcome = Outcome::of(&run, Some(report), surprises);
+    let report = serde_json::to_vec_pretty(&outcome.json(options.seed))?;
+    std::fs::write(dir.join("report.json"), report)?;
+    Ok(outcome)
+}
+
+/// Judges a run again that [`run_faults`] left in a folder.
+pub fn judge_again(dir: &Path) -> anyhow::Result<Outcome> {
+    let run = Run::read(dir).with_context(|| dir.display().to_string())?;
+    Ok(Outcome::of(&run, None, Vec::new()))
+}
+
+/// Makes faults until the time is over. Says which could not be ended.
+async fn make_faults(rig: &Rig, options: &RunOptions) -> Vec<String> {
+    let mut schedule = Schedule::new(
+        options.seed,
+        &options.only,
+        rig.process_names(),
+        rig.link_names(),
+        options.longest,
+    );
+    let began = Instant::now();
+    let (mut made, mut failed) = (0, Vec::new());
+    while began.elapsed() < options.length && made < options.faults_max {
+        let faults = schedule.next();
+        if faults.is_empty() {
+            break;
+        }
+        made += faults.len();
+        let pause = faults[0].pause;
+        if let Err(error) = try_join_all(faults.iter().map(|fault| fault.happen(rig))).await {
+            failed.push(format!("{error:#}"));
+        }
+        sleep(pause).await;
+    }
+    failed
+}
+
+/// Waits until no event waits for the fan-out.
+async fn until_chats_are_empty(rig: &Rig) -> anyhow::Result<()> {
+    let empty = async {
+        while rig.store().waiting_events().await? > 0 {
+            sleep(EMPTY_INTERVAL).await;
+        }
+        anyhow::Ok(())
+    };
+    timeout(EMPTY_PATIENCE, empty)
+        .await
+        .context("events still wait for the fan-out when everybody is at rest")?
+}
+
+impl Outcome {
+    fn of(run: &Run, workload: Option<WorkloadReport>, surprises: Vec<String>) -> Self {
+        let mut faults = BTreeMap::new();
+        for event in &run.events {
+            if let Happening::FaultBegins { fault, target } = &event.happening {
+                *faults.entry(class(&format!("{target}: {fault}"))).or_default() += 1;
+            }
+        }
+        let timings = timings(run);
+        let mut resumed = BTreeMap::<String, Duration>::new();
+        for (fault, wait) in &timings.resume_by_fault {
+            let longest = resumed.entry(class(fault)).or_default();
+            *longest = (*longest).max(*wait);
+        }
+        Self {
+            verdict: judge(run),
+            timings,
+            workload,
+            faults,
+            resumed,
+            surprises,
+        }
+    }
+
+    /// Whether every promise was kept and nothing ended by itself.
+    pub fn is_clean(&self) -> bool {
+        self.verdict.is_clean() && self.surprises.is_empty()
+    }
+
+    fn json(&self, seed: u64) -> Value {
+        let violations: BTreeMap<String, u64> = self
+            .verdict
+            .counts
+            .iter()
+            .map(|(kind, count)| (kind.to_string(), *count))
+            .collect();
+        let figures = &self.verdict.figures;
+        let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
+        json!({
+            "seed": seed,
+            "faults": self.faults,
+            "faultsMade": figures.faults,
+            "clients": figures.clients,
+            "connections": figures.connections,
+            "accepted": figures.accepted,
+            "changes": figures.changes,
+            "deliveries": figures.deliveries,
+            "redelivered": figures.redelivered,
+            "promisesKept": figures.kept,
+            "violations": violations,
+            "surprises": self.surprises,
+            "deliveryP50Ms": milliseconds(self.timings.p50),
+            "deliveryP99Ms": milliseconds(self.timings.p99),
+            "resumeMaxMs": milliseconds(self.timings.resume_max),
+            "resumeMaxMsByFault": self.resumed.iter()
+                .map(|(fault, wait)| (fault.clone(), milliseconds(*wait)))
+                .collect::<BTreeMap<_, _>>(),
+            "slowest": self.timings.slowest,
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:>5}  fault", "times")?;
+        for (fault, times) in &self.faults {
+            writeln!(f, "{times:>5}  {fault}")?;
+        }
+        writeln!(f, "\nresumed at the latest after, by fault:")?;
+        for (fault, wait) in &self.resumed {
+            writeln!(f, "{:>6.1} s  {fault}", wait.as_secs_f64())?;
+        }
+        if let Some(workload) = &self.workload {
+            writeln!(f, "\n{workload}")?;
+        }
+        writeln!(f, "{}\n{}", self.timings, self.verdict)?;
+        for surprise in &self.surprises {
+            writeln!(f, "surprise: {surprise}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A fault without the number of whom it hit.
+fn class(fault: &str) -> String {
+    let mut class = String::new();
+    let mut chars = fault.chars().peekable();
+    while let Some(char) = chars.next() {
+        let numbered = char == '-' && chars.peek().is_some_and(char::is_ascii_digit);
+        if numbered {
+            while chars.next_if(char::is_ascii_digit).is_some() {}
+        } else {
+            class.push(char);
+        }
+    }
+    class
+}
+
+/// A folder of a run that was given none.
+pub fn default_dir(seed: u64) -> PathBuf {
+    std::env::temp_dir().join(format!("tidings-faults-{seed}-{}", std::process::id()))
+}
