@@ -128,12 +128,18 @@ impl Sessions {
         let mut connection = nats.state();
         let before = *connection.borrow_and_update();
         let last = last_revision(bus).await?;
+        // The consumer may live on a replica that is behind, and be through with what that one has: only beyond the
+        // leader's last message it has seen all that the revision promises.
+        let end = bus
+            .leader_last(&format!("KV_{SESSIONS}"), ">", TIMEOUT)
+            .await?
+            .map_or(0, |message| message.sequence);
         let (mut messages, stored) = messages(bus).await?;
         let mut fresh = Some(Map {
             revision: last,
             ..Map::default()
         });
-        if stored == 0 {
+        if stored == 0 && end == 0 {
             self.replace(fresh.take().expect("it was just made"), ready);
         }
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
@@ -148,7 +154,7 @@ impl Sessions {
                     match &mut fresh {
                         Some(map) => {
                             map.apply(change, seen);
-                            if info.pending == 0 {
+                            if info.pending == 0 && seen >= end {
                                 self.replace(fresh.take().expect("it is there"), ready);
                             }
                         }
