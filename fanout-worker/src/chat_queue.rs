@@ -10,6 +10,7 @@ pub(crate) type ChatKey = Arc<str>;
 
 /// Items in the order in which they came, by chat.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct ChatQueue<T> {
     chats: HashMap<ChatKey, Chat<T>>,
     /// The chats that have something waiting and nothing running, longest first. Each stands here once.
@@ -18,6 +19,7 @@ pub(crate) struct ChatQueue<T> {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 struct Chat<T> {
     running: bool,
     waiting: VecDeque<T>,
@@ -97,6 +99,14 @@ impl<T> ChatQueue<T> {
     /// Every item that waits.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
         self.chats.values_mut().flat_map(|chat| chat.waiting.iter_mut())
+    }
+}
+
+#[cfg(test)]
+impl<T: std::hash::Hash> std::hash::Hash for ChatQueue<T> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let chats: std::collections::BTreeMap<_, _> = self.chats.iter().collect();
+        (chats, &self.ready).hash(state);
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) use self::interface::{Action, Delivery, Event};
 
 /// Where a reader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 enum Phase {
     /// Not connected, or not allowed to work.
     Off,
@@ -49,6 +50,7 @@ enum Phase {
 
 /// The one pull that is out.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 struct OpenPull {
     number: u64,
     /// How many messages it still asks for.
@@ -59,6 +61,7 @@ struct OpenPull {
 
 /// An event that is waiting.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 struct Waiting<D> {
     sequence: u64,
     stored_at: u64,
@@ -68,6 +71,7 @@ struct Waiting<D> {
 
 /// An event that is being worked on.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 struct Running<D> {
     chat: ChatKey,
     stored_at: u64,
@@ -82,6 +86,7 @@ struct Running<D> {
 
 /// The state machine of one partition.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct PartitionReader<D> {
     phase: Phase,
     connected: bool,
@@ -272,3 +277,7 @@ mod consumer_model;
 mod schedule_tests;
 #[cfg(test)]
 mod script_tests;
+#[cfg(test)]
+mod search_tests;
+#[cfg(test)]
+mod world;

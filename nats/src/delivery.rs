@@ -57,7 +57,7 @@ impl Pull<'_> {
 }
 
 /// What the reply subject of a delivered message says.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeliveryInfo {
     /// How often it has been delivered, this time included.
     pub delivered: u64,
@@ -96,7 +96,7 @@ impl DeliveryInfo {
 }
 
 /// A status that ends or accompanies a pull request.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ConsumerStatus {
     /// 100: still there.
     Heartbeat,

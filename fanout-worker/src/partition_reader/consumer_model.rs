@@ -1,7 +1,7 @@
 //! A small model of a pinned-client consumer of nats-server 2.15.1 on a work queue, as probed there: enough of it to
 //! be as unkind to readers as the real one.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use tidings_nats::{ConsumerStatus, DeliveryInfo};
@@ -15,7 +15,7 @@ const ACK_PENDING_MAX: usize = 4_096;
 pub(super) type Inbox = (usize, u64);
 
 /// A pull request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) struct Request {
     pub(super) inbox: Inbox,
     pub(super) number: u64,
@@ -28,7 +28,7 @@ pub(super) struct Request {
 }
 
 /// What comes to an inbox.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(super) enum Output {
     Delivered {
         pin: String,
@@ -43,7 +43,7 @@ pub(super) enum Output {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Consumer {
     /// What the work queue holds: sequence and chat.
     pub(super) stored: BTreeMap<u64, u64>,
@@ -56,7 +56,7 @@ pub(super) struct Consumer {
     pin: Option<(String, Instant)>,
     pins: u64,
     waiting: VecDeque<(Request, Instant)>,
-    pub(super) interest: HashSet<Inbox>,
+    pub(super) interest: BTreeSet<Inbox>,
     pub(super) outputs: Vec<(Inbox, Output)>,
 }
 

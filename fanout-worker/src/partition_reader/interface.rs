@@ -54,6 +54,7 @@ pub(crate) enum Event<D> {
 
 /// A message of the stream.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct Delivery<D> {
     /// Its chat.
     pub(crate) chat: ChatKey,
@@ -67,6 +68,7 @@ pub(crate) struct Delivery<D> {
 
 /// What a reader wants done, in this order.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) enum Action<D> {
     /// Listen on the reply inbox of a generation, and on no earlier one any more. What was remembered of chats is
     /// forgotten.

@@ -78,19 +78,26 @@ impl Script {
     }
 
     fn status(&mut self, generation: u64, pull: u64, status: ConsumerStatus, expected: &[&str]) {
-        let event = Event::Status {
-            generation,
-            pull,
-            status,
-            unanswered: None,
-        };
-        self.check(event, expected);
+        self.check(ended(generation, pull, status, None), expected);
     }
 
     fn after(&mut self, milliseconds: u64, expected: &[&str]) {
         self.now += Duration::from_millis(milliseconds);
         self.check(Event::Tick, expected);
     }
+}
+
+fn ended(generation: u64, pull: u64, status: ConsumerStatus, unanswered: Option<u32>) -> Event<()> {
+    Event::Status {
+        generation,
+        pull,
+        status,
+        unanswered,
+    }
+}
+
+fn was_reset(generation: u64, done: bool) -> Event<()> {
+    Event::Reset { generation, done }
 }
 
 fn short(action: Action<()>) -> String {
@@ -266,4 +273,274 @@ fn errors_are_met_with_a_pause() {
     // A pull without any answer is an error, too.
     script.after(4_100, &[]);
     script.after(500, &["open 5", "ask"]);
+}
+
+#[test]
+fn a_reader_holds_the_partition_from_its_pin_to_its_end() {
+    let mut script = Script::reading();
+    assert!(!PartitionReader::<()>::new(script.now).pinned());
+    assert!(script.reader.pinned());
+    script.check(Event::Suspend, &["open 3", "unpin"]);
+    assert!(!script.reader.pinned());
+}
+
+#[test]
+fn everything_that_waits_or_runs_is_in_hand() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.deliver(2, 2, 2, "a", &[]);
+    assert_eq!(script.reader.in_hand(), 2);
+    // Its ack wait is over before it is finished.
+    script.deliver(2, 3, 1, "a", &[]);
+    assert_eq!((script.reader.in_hand(), script.reader.bytes), (3, 300));
+    script.deliver(2, 4, 1, "a", &[]);
+    assert_eq!((script.reader.in_hand(), script.reader.bytes), (3, 300));
+    // One that waits is only said to be in progress.
+    script.deliver(2, 5, 2, "a", &["progress 2.5"]);
+    assert_eq!((script.reader.in_hand(), script.reader.bytes), (3, 300));
+}
+
+#[test]
+fn a_doubt_before_the_reset_asks_again() {
+    let mut script = Script {
+        reader: PartitionReader::new(Instant::now()),
+        now: Instant::now(),
+    };
+    script.check(Event::Doubt, &[]);
+    script.check(Event::Connected, &[]);
+    script.check(Event::Resume, &["open 1", "ask"]);
+    script.check(Event::Doubt, &["open 2", "ask"]);
+    script.check(Event::Resume, &[]);
+    let mut script = Script::reading();
+    script.check(Event::Disconnected, &[]);
+    script.check(Event::Connected, &["open 3", "renew"]);
+    script.check(Event::Doubt, &["open 4", "renew"]);
+    let mut script = Script::reading();
+    script.check(Event::Doubt, &["open 3"]);
+    script.check(Event::Doubt, &["open 4"]);
+}
+
+#[test]
+fn only_the_answer_to_the_last_reset_counts() {
+    let mut script = Script::reading();
+    script.check(Event::Doubt, &["open 3"]);
+    script.after(500, &["reset 3"]);
+    script.check(was_reset(2, true), &[]);
+    script.check(was_reset(3, false), &["open 4"]);
+    script.after(500, &["reset 4"]);
+    script.check(was_reset(4, true), &["pull 1024"]);
+    script.deliver(4, 1, 1, "a", &["start 1"]);
+    // Once more, while it reads already.
+    script.check(was_reset(4, true), &[]);
+    script.deliver(4, 2, 2, "b", &["start 2"]);
+}
+
+#[test]
+fn what_is_not_answered_is_given_up() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Disconnected, &[]);
+    script.check(Event::Connected, &["open 3", "renew"]);
+    script.now += Duration::from_millis(5_900);
+    script.check(Event::Reluctant(false), &[]);
+    script.now += Duration::from_millis(100);
+    script.check(Event::Reluctant(false), &["cancel 1", "open 4", "ask"]);
+
+    let mut script = Script::reading();
+    script.check(Event::Doubt, &["open 3"]);
+    script.after(500, &["reset 3"]);
+    // The pin is kept meanwhile.
+    script.after(1_500, &["renew"]);
+    script.now += Duration::from_millis(4_400);
+    script.check(Event::Reluctant(false), &["renew"]);
+    script.after(100, &["open 4", "reset 4"]);
+
+    let mut script = Script::reading();
+    script.check(Event::Release, &["open 3", "unpin"]);
+    script.after(5_900, &[]);
+    script.after(100, &[]);
+    script.after(3_900, &[]);
+    script.after(100, &["open 4", "ask"]);
+}
+
+#[test]
+fn whoever_stops_ends_once_nothing_runs() {
+    let within = Duration::from_secs(1);
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Disconnected, &[]);
+    script.check(Event::Stop { within }, &["cancel 1"]);
+    script.check(Event::Abandoned { sequence: 1 }, &["end"]);
+    script.check(Event::Connected, &[]);
+
+    let mut script = Script::reading();
+    script.check(Event::Release, &["open 3", "unpin"]);
+    script.check(Event::Stop { within }, &[]);
+    script.check(Event::Unpinned, &["end"]);
+
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Disconnected, &[]);
+    script.check(Event::Connected, &["open 3", "renew"]);
+    script.check(Event::Stop { within }, &["cancel 1", "unpin"]);
+    script.check(Event::Unpinned, &[]);
+    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "end"]);
+
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Stop { within }, &["open 3"]);
+    script.check(Event::Disconnected, &["cancel 1"]);
+    script.check(Event::Connected, &[]);
+    script.check(Event::Abandoned { sequence: 1 }, &["end"]);
+}
+
+#[test]
+fn whoever_may_not_work_gives_away_only_what_it_holds() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Disconnected, &[]);
+    script.check(Event::Suspend, &["cancel 1"]);
+    script.check(Event::Connected, &[]);
+    assert!(!script.reader.pinned());
+    script.check(Event::Resume, &["open 3", "ask"]);
+    script.check(Event::Suspend, &[]);
+    script.check(Event::Resume, &["open 4", "ask"]);
+
+    let mut script = Script::reading();
+    script.check(Event::Release, &["open 3", "unpin"]);
+    script.check(Event::Suspend, &[]);
+    // It is not over before it is unpinned.
+    script.check(Event::Resume, &[]);
+    script.check(Event::Unpinned, &[]);
+    script.after(4_000, &["open 4", "ask"]);
+
+    let mut script = Script::reading();
+    script.check(Event::Suspend, &["open 3", "unpin"]);
+    script.check(Event::Unpinned, &[]);
+    script.check(Event::Resume, &["open 4", "ask"]);
+}
+
+#[test]
+fn whoever_has_enough_asks_after_the_others() {
+    let mut script = Script {
+        reader: PartitionReader::new(Instant::now()),
+        now: Instant::now(),
+    };
+    script.check(Event::Connected, &[]);
+    script.check(Event::Reluctant(true), &[]);
+    script.check(Event::Resume, &["open 1", "ask"]);
+    script.status(1, 1, ConsumerStatus::Expired, &[]);
+    script.after(1_900, &[]);
+    script.after(100, &["ask"]);
+    // A pull that is out lasts a second, and two more until it counts as lost.
+    script.after(2_900, &[]);
+    script.after(100, &[]);
+    script.after(500, &["open 2", "ask"]);
+    script.status(2, 3, ConsumerStatus::Expired, &[]);
+    script.check(Event::Reluctant(true), &[]);
+    script.check(Event::Reluctant(false), &["ask"]);
+    script.status(2, 4, ConsumerStatus::Expired, &["ask"]);
+    script.after(3_900, &[]);
+    script.after(100, &[]);
+    script.after(500, &["open 3", "ask"]);
+}
+
+#[test]
+fn a_pull_that_ends_says_what_is_missing() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(ended(2, 2, ConsumerStatus::Heartbeat, None), &[]);
+    script.check(ended(2, 1, ConsumerStatus::Expired, Some(7)), &[]);
+    script.check(ended(2, 2, ConsumerStatus::Expired, Some(1_023)), &["pull 1023"]);
+    // The server delivered one that did not come here.
+    script.check(ended(2, 3, ConsumerStatus::Expired, Some(1_022)), &["open 3"]);
+}
+
+#[test]
+fn others_are_no_news_before_the_pin_and_after_it() {
+    let mut script = Script {
+        reader: PartitionReader::new(Instant::now()),
+        now: Instant::now(),
+    };
+    script.check(Event::Connected, &[]);
+    script.check(Event::Resume, &["open 1", "ask"]);
+    script.status(1, 1, ConsumerStatus::NotPinned, &[]);
+    let mut script = Script::reading();
+    script.check(Event::Release, &["open 3", "unpin"]);
+    script.status(3, 2, ConsumerStatus::NotPinned, &[]);
+    script.status(3, 2, ConsumerStatus::Ended, &[]);
+    script.check(Event::Unpinned, &[]);
+    script.after(4_000, &["open 4", "ask"]);
+}
+
+#[test]
+fn a_delivery_of_another_pin_is_the_end_of_this_one() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    let delivered = |pin: Option<&str>, generation, stream| Event::Delivered {
+        generation,
+        pin: pin.map(str::to_owned),
+        info: DeliveryInfo {
+            delivered: 1,
+            stream_sequence: stream,
+            consumer_sequence: 2,
+            stored_at: stream,
+            pending: 0,
+        },
+        delivery: Delivery {
+            chat: "b".into(),
+            bytes: 100,
+            reply: "2.2".to_owned(),
+            content: (),
+        },
+    };
+    script.check(delivered(Some("q"), 2, 2), &["cancel 1", "open 3", "ask"]);
+    // A server that does not pin: not well.
+    script.check(delivered(None, 3, 2), &[]);
+    script.after(500, &["open 4", "ask"]);
+}
+
+#[test]
+fn pulls_are_sent_while_a_good_part_is_free() {
+    let mut script = Script::reading();
+    script.deliver_large(2, 1, 1, "1", BYTES_MAX / 2, &["start 1"]);
+    script.status(2, 2, ConsumerStatus::Expired, &["pull 1023"]);
+    script.deliver_large(2, 2, 2, "2", 1, &["start 2"]);
+    script.status(2, 3, ConsumerStatus::Expired, &[]);
+
+    let mut script = Script::reading();
+    for sequence in 1..=768 {
+        let started = format!("start {sequence}");
+        script.deliver(2, sequence, sequence, &sequence.to_string(), &[&started]);
+    }
+    script.status(2, 2, ConsumerStatus::Expired, &["pull 256"]);
+    script.deliver(2, 769, 769, "769", &["start 769"]);
+    script.status(2, 3, ConsumerStatus::Expired, &[]);
+}
+
+#[test]
+fn the_pin_is_kept_while_what_runs_comes_to_its_end() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Release, &["open 3"]);
+    script.after(1_400, &[]);
+    script.after(100, &["renew"]);
+    script.after(500, &["progress 1.1"]);
+    script.after(900, &[]);
+    script.after(100, &["renew"]);
+    script.after(4_000, &["renew", "progress 1.1"]);
+    script.after(900, &[]);
+    script.after(100, &["cancel 1"]);
+    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "unpin"]);
+}
+
+#[test]
+fn nothing_is_in_progress_without_a_pin_or_a_connection() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Disconnected, &[]);
+    script.after(3_000, &[]);
+    script.check(Event::Connected, &["open 3", "renew"]);
+    script.status(3, 3, ConsumerStatus::NotPinned, &["cancel 1", "open 4", "ask"]);
+    script.after(3_000, &[]);
 }
