@@ -16,4 +16,10 @@ pub struct FanoutWorkerConfig {
     #[arg(long, env = "TIDINGS_PUBLISHES_MAX", default_value_t = 1024, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub publishes_max: u32,
+
+    /// Only for tests, and only there in debug builds: what befalls the handler of a message, as `panic:<text>` or
+    /// `abort:<text>`; the message is one that holds the text.
+    #[cfg(debug_assertions)]
+    #[arg(long, env = "TIDINGS_FAULT", hide = true)]
+    pub fault: Option<crate::faults::Faults>,
 }

@@ -5,18 +5,30 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use bytes::Bytes;
-use tidings_nats::{Bus, HEADER_REASON, PublishError, dead_letter_subject};
+use tidings_nats::{Bus, HEADER_REASON, HEADER_TRIES, PublishError, dead_letter_subject};
 
 use crate::fan_out::Incoming;
 
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// A sentence or two.
+const REASON_CHARS_MAX: usize = 500;
 
 /// Stores the event in `DEAD_LETTERS`. Once, however often this is tried: the id is the event's sequence.
-pub(crate) async fn dead_letter(bus: &Bus, incoming: &Incoming, reason: &str) -> Result<(), PublishError> {
+pub(crate) async fn dead_letter(
+    bus: &Bus,
+    incoming: &Incoming,
+    reason: &str,
+    tries: u32,
+) -> Result<(), PublishError> {
     let mut headers = kept(&incoming.headers);
     headers.insert(NATS_MESSAGE_ID, format!("dead.{}", incoming.sequence));
     // A header ends at the line's end, and the reason may quote what came from outside.
-    headers.insert(HEADER_REASON, reason.replace(['\r', '\n'], " "));
+    let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+    headers.insert(
+        HEADER_REASON,
+        reason.replace(|letter: char| letter.is_control(), " "),
+    );
+    headers.insert(HEADER_TRIES, tries.to_string());
     let subject = dead_letter_subject(&incoming.subject);
     let payload = incoming.payload.clone();
     let mut result = bus
@@ -32,6 +44,7 @@ pub(crate) async fn dead_letter(bus: &Bus, incoming: &Incoming, reason: &str) ->
         stream.sequence = incoming.sequence,
         subject = incoming.subject,
         reason,
+        tries,
         "an event cannot be processed and is a dead letter"
     );
     Ok(())

@@ -11,11 +11,10 @@ use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tidings_metadata::Metadata;
 use tidings_nats::{
-    Accepted, Bus, Entry, Event, FIRST, Inbox, Lane, PublishError, Topology, WireError, escape_user,
-    event_headers, inbox_subject,
+    Accepted, ApiError, Bus, Entry, Event, FIRST, Inbox, Lane, PublishError, Topology, WireError,
+    chat_subject, escape_user, event_headers, inbox_subject,
 };
 use tidings_protocol::{ClientId, UserId};
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,13 +24,19 @@ use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
 use crate::overflow_marks::OverflowMarks;
 use crate::participants::{Participants, ParticipantsCache, ParticipantsError};
+use crate::partition_trials::Suspects;
+use crate::publish_permits::PublishPermits;
 use crate::standing::Standing;
+use crate::trials::{Condemned, Trials};
 use crate::tries::{Failure, Tries};
+use crate::waits::Waits;
 
 /// For one publish ack; an election of a stream takes about as long.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// For finding out who gets it. Postgres ends its statements after 10 s; a machine that is gone ends nothing.
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(15);
+/// Between looks at an event that this worker cannot read. It looks again only so that it can be cancelled in one way.
+const NEWER_DELAY: Duration = Duration::from_mins(1);
 
 /// An event as CHATS delivered it.
 pub(crate) struct Incoming {
@@ -77,8 +82,10 @@ pub(crate) struct FanOut {
     pub(crate) live: LiveLane,
     pub(crate) overflow: OverflowMarks,
     pub(crate) standing: Standing,
-    /// One permit for each publish that may be under way.
-    pub(crate) publishes: Semaphore,
+    pub(crate) publishes: PublishPermits,
+    pub(crate) trials: Trials,
+    #[cfg(debug_assertions)]
+    pub(crate) faults: crate::faults::Faults,
 }
 
 /// Where an entry goes.
@@ -89,20 +96,78 @@ type Target = (UserId, Inbox);
 type Stored = HashMap<Target, Option<Accepted>>;
 
 impl FanOut {
-    /// Works on an event until it is done, however long that takes, or until it is cancelled.
+    /// Works on an event until it is done, however long that takes, or until it is cancelled. A suspect is tried
+    /// first, and given up if too many have died of it.
     pub(crate) async fn process(
         &self,
         incoming: &Incoming,
         participants: &ParticipantsCache,
+        suspects: Option<&Arc<Suspects>>,
+        cancelled: &CancellationToken,
+    ) -> Outcome {
+        let sequence = incoming.sequence;
+        let Some(suspects) = suspects.filter(|suspects| suspects.contains(sequence)) else {
+            return self.work(incoming, participants, false, cancelled).await;
+        };
+        // Boxed, since few events are tried and every one has room for this.
+        let work = Box::pin(self.work(incoming, participants, true, cancelled));
+        match Box::pin(self.trials.run(suspects, sequence, cancelled, work)).await {
+            Ok(outcome) => outcome,
+            Err(Condemned { deaths }) => {
+                let reason = format!("{deaths} workers in a row died while they worked on it");
+                let outcome = self.give_up(incoming, &reason, deaths, cancelled).await;
+                if outcome == Outcome::Finished {
+                    self.trials.close(suspects, sequence);
+                }
+                outcome
+            }
+        }
+    }
+
+    /// Makes a dead letter of an event, however long that takes.
+    async fn give_up(
+        &self,
+        incoming: &Incoming,
+        reason: &str,
+        tries: u32,
+        cancelled: &CancellationToken,
+    ) -> Outcome {
+        let mut attempts = Tries::default();
+        while !cancelled.is_cancelled() {
+            let stored = dead_letter(&self.bus, incoming, reason, tries).await;
+            let Err(error) = stored else {
+                return Outcome::Finished;
+            };
+            attempts.count_one();
+            tracing::debug!(%error, "a dead letter was not stored; trying again");
+            cancelled
+                .run_until_cancelled(tokio::time::sleep(attempts.delay()))
+                .await;
+        }
+        Outcome::Abandoned
+    }
+
+    async fn work(
+        &self,
+        incoming: &Incoming,
+        participants: &ParticipantsCache,
+        on_trial: bool,
         cancelled: &CancellationToken,
     ) -> Outcome {
         let started = Instant::now();
         let mut stored = Stored::new();
         let mut tries = Tries::default();
+        let mut waits = Waits::default();
         while !cancelled.is_cancelled() {
+            let running = if on_trial {
+                None
+            } else {
+                Some(self.trials.running().await)
+            };
             let tried = AssertUnwindSafe(self.attempt(incoming, participants, &mut stored))
                 .catch_unwind()
                 .await;
+            drop(running);
             let reason = match tries.judge(tried) {
                 Ok(kind) => {
                     metrics::counter!("tidings_fanout_events_total", "kind" => kind).increment(1);
@@ -110,11 +175,31 @@ impl FanOut {
                     metrics::histogram!("tidings_fanout_recipients").record(stored.len() as f64);
                     return Outcome::Finished;
                 }
-                Err(Failure::Weather(reason)) => reason,
-                Err(Failure::Poison(reason)) => match dead_letter(&self.bus, incoming, &reason).await {
-                    Ok(()) => return Outcome::Finished,
-                    Err(error) => format!("{reason}; and the dead letter was not stored: {error}"),
-                },
+                Err(Failure::Weather(reason)) => {
+                    waits.wait_for("weather");
+                    reason
+                }
+                Err(Failure::Newer(reason)) => {
+                    if waits.wait_for("newer_worker") {
+                        tracing::error!(
+                            stream.sequence = incoming.sequence,
+                            subject = incoming.subject,
+                            reason,
+                            "an event waits for a newer fan-out worker, and its chat with it"
+                        );
+                    }
+                    // It may take a day, and nothing here can change meanwhile.
+                    cancelled
+                        .run_until_cancelled(tokio::time::sleep(NEWER_DELAY))
+                        .await;
+                    continue;
+                }
+                Err(Failure::Poison(reason)) => {
+                    match dead_letter(&self.bus, incoming, &reason, tries.count()).await {
+                        Ok(()) => return Outcome::Finished,
+                        Err(error) => format!("{reason}; and the dead letter was not stored: {error}"),
+                    }
+                }
             };
             metrics::counter!("tidings_fanout_retries_total").increment(1);
             if tries.is_news() {
@@ -144,6 +229,11 @@ impl FanOut {
             return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
         }
         let event = Event::decode(&incoming.payload).map_err(|error| wire_failure(&error))?;
+        if chat_subject(self.topology.partition(event.chat_id()), event.chat_id()) != incoming.subject {
+            return Err(Failure::Poison("its subject is not that of its chat".to_owned()));
+        }
+        #[cfg(debug_assertions)]
+        self.faults.strike(&event);
         let entry = Entry::encode_around(incoming.sequence, &incoming.payload)
             .map_err(|error| wire_failure(&error))?;
         let recipients = self.recipients(&event, incoming.sequence, participants);
@@ -299,15 +389,17 @@ impl FanOut {
         };
         let headers = event_headers(event, &message_id);
         let subject = inbox_subject(&self.topology, user_id, *inbox);
-        let _permit = self
-            .publishes
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
+        let shard = self.topology.shard(user_id);
+        let permit = self.publishes.acquire(shard).await;
+        if !self.standing.is_good() {
+            // It was stopped meanwhile, for any time: another has worked on this, and perhaps on what comes after it.
+            return (target, Err(PublishError::Unknown(ApiError::Disconnected)));
+        }
         let published = self
             .bus
             .publish(subject, headers, entry.clone(), PUBLISH_TIMEOUT)
             .await;
+        permit.done(&published);
         let published = match published {
             Ok(accepted) => Ok(Some(accepted)),
             // Done, but only once it is marked.
@@ -330,7 +422,7 @@ async fn in_time<T>(look_up: impl Future<Output = Result<T, Failure>>) -> Result
 fn wire_failure(error: &WireError) -> Failure {
     match error {
         // A newer worker can read it.
-        WireError::Newer(_) => Failure::Weather(error.to_string()),
+        WireError::Newer(_) => Failure::Newer(error.to_string()),
         WireError::Malformed(_) => Failure::Poison(error.to_string()),
     }
 }

@@ -9,16 +9,22 @@ mod clients;
 mod config;
 mod dead_letter;
 mod fan_out;
+#[cfg(debug_assertions)]
+mod faults;
 mod horizon;
 mod live_lane;
 mod overflow_marks;
 mod participants;
 mod partition_reader;
 mod partition_task;
+mod partition_trials;
+mod publish_permits;
 mod sessions;
 mod shares;
 mod standing;
+mod trials;
 mod tries;
+mod waits;
 mod worker;
 
 pub use config::FanoutWorkerConfig;

@@ -143,6 +143,11 @@ impl<D> PartitionReader<D> {
         self.pin.is_some()
     }
 
+    /// The pin of this worker, which is another one each time that it gets the partition.
+    pub(crate) fn pin(&self) -> Option<&str> {
+        self.pin.as_deref()
+    }
+
     /// How often the consumer was asked to be reset.
     pub(crate) const fn resets(&self) -> u64 {
         self.resets

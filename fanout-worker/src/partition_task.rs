@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subscriber};
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use tidings_nats::{
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fan_out::{FanOut, Incoming, Outcome};
 use crate::participants::ParticipantsCache;
 use crate::partition_reader::{Action, Delivery, Event, PartitionReader};
+use crate::partition_trials::Suspects;
 
 /// For a reset or an unpin: an election of the consumer takes about as long.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,6 +71,14 @@ pub(crate) struct PartitionTask {
     participants: Arc<ParticipantsCache>,
     cancels: HashMap<u64, CancellationToken>,
     resets: u64,
+    survey: Arc<Mutex<Option<Survey>>>,
+}
+
+/// What was suspect when this worker was pinned.
+#[derive(Clone, Debug)]
+struct Survey {
+    pin: String,
+    suspects: Arc<Suspects>,
 }
 
 impl PartitionTask {
@@ -99,6 +109,7 @@ impl PartitionTask {
             participants: Arc::default(),
             cancels: HashMap::new(),
             resets: 0,
+            survey: Arc::default(),
         };
         (task, handle)
     }
@@ -291,13 +302,25 @@ impl PartitionTask {
         }
     }
 
+    /// Resets the consumer; at a new pin, what it has delivered before is looked up first.
     fn reset(&self, generation: u64) {
         let subject = format!("CONSUMER.RESET.{CHATS}.{}", self.consumer);
-        let (bus, handle) = (self.fan_out.bus.clone(), self.handle.clone());
+        let (fan_out, handle) = (self.fan_out.clone(), self.handle.clone());
+        let pin = self.reader.pin().unwrap_or_default().to_owned();
+        let survey = self.survey.clone();
         self.tasks.spawn(async move {
-            let result = bus
-                .api::<IgnoredAny>(&subject, &json!({ "seq": 0 }), API_TIMEOUT)
-                .await;
+            let known = survey.lock().as_ref().is_some_and(|survey| survey.pin == pin);
+            let result = async {
+                if !known {
+                    let suspects = Arc::new(fan_out.trials.survey(handle.partition).await?);
+                    *survey.lock() = Some(Survey { pin, suspects });
+                }
+                fan_out
+                    .bus
+                    .api::<IgnoredAny>(&subject, &json!({ "seq": 0 }), API_TIMEOUT)
+                    .await
+            }
+            .await;
             if let Err(error) = &result {
                 tracing::warn!(%error, partition = %handle.partition, "the consumer was not reset");
             }
@@ -328,8 +351,10 @@ impl PartitionTask {
         self.cancels.insert(sequence, cancel.clone());
         let (fan_out, participants) = (self.fan_out.clone(), self.participants.clone());
         let handle = self.handle.clone();
+        let survey = self.survey.lock().clone();
         self.tasks.spawn(async move {
-            let outcome = fan_out.process(&incoming, &participants, &cancel).await;
+            let suspects = survey.as_ref().map(|survey| &survey.suspects);
+            let outcome = fan_out.process(&incoming, &participants, suspects, &cancel).await;
             handle.tell(match outcome {
                 Outcome::Finished => Event::Finished { sequence },
                 Outcome::Abandoned => Event::Abandoned { sequence },

@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     Poison(String),
     /// Time will cure it, however much of it.
     Weather(String),
+    /// A newer worker can do it: it waits for that one.
+    Newer(String),
 }
 
 /// The tries of one event.
@@ -32,15 +34,21 @@ impl Tries {
         &mut self,
         tried: Result<Result<T, Failure>, Box<dyn Any + Send>>,
     ) -> Result<T, Failure> {
-        self.count += 1;
-        tried.unwrap_or_else(|_panic| {
+        self.count_one();
+        tried.unwrap_or_else(|panic| {
             self.panics += 1;
+            let said = said(panic.as_ref());
             Err(if self.panics < PANICS_MAX {
-                Failure::Weather("its handler panicked".to_owned())
+                Failure::Weather(format!("its handler panicked: {said}"))
             } else {
-                Failure::Poison(format!("its handler panicked {} times", self.panics))
+                Failure::Poison(format!("its handler panicked {} times: {said}", self.panics))
             })
         })
+    }
+
+    /// There was another one.
+    pub(crate) const fn count_one(&mut self) {
+        self.count += 1;
     }
 
     /// Whether a person should hear of it: not of each try, since weather comes to all events at once.
@@ -62,6 +70,20 @@ impl Tries {
     }
 }
 
+/// What a panic said, up to where it may begin to quote what it stumbled over: that may be what people wrote.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or_default();
+    let unquoted = said
+        .split(['`', '"', '\'', '[', '{', '\n'])
+        .next()
+        .unwrap_or_default();
+    unquoted.trim()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,8 +100,25 @@ mod tests {
             }
         }
         let judged = tries.judge::<()>(Err(Box::new("on purpose")));
-        assert!(matches!(judged, Err(Failure::Poison(reason)) if reason == "its handler panicked 5 times"));
+        assert!(
+            matches!(judged, Err(Failure::Poison(reason)) if reason == "its handler panicked 5 times: on purpose")
+        );
         assert!(matches!(tries.judge(Ok(Ok(7))), Ok(7)));
+    }
+
+    #[test]
+    fn a_panic_is_not_quoted_where_it_quotes() {
+        for (panic, quoted) in [
+            ("index out of bounds: the len is 3 but the index is 9", None),
+            (
+                "byte index 3 is not a char boundary; it is inside 'é' of `secret`",
+                Some("byte index 3 is not a char boundary; it is inside"),
+            ),
+            ("no: \"secret\"", Some("no:")),
+        ] {
+            assert_eq!(said(&panic.to_owned()), quoted.unwrap_or(panic));
+        }
+        assert_eq!(said(&7), "");
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidings_service::{Condition, Context, Invalidations, LivingWatch, Registration};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,9 +16,11 @@ use crate::live_lane::LiveLane;
 use crate::overflow_marks::OverflowMarks;
 use crate::partition_reader::Event;
 use crate::partition_task::{PartitionHandle, PartitionTask};
+use crate::publish_permits::PublishPermits;
 use crate::sessions::Sessions;
 use crate::shares::Shares;
 use crate::standing::Standing;
+use crate::trials::Trials;
 
 /// How often a worker looks whether it holds its share.
 const SHARES_INTERVAL: Duration = Duration::from_millis(500);
@@ -30,7 +31,8 @@ pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result
     let reading = context.require("reading");
     // Later than `stopping`: while the worker drains it still tells gateways what it stored.
     let ended = CancellationToken::new();
-    let fan_out = start(&config, &context, &ended).await?;
+    let workers = LivingWatch::start(&context, context.service).await?;
+    let fan_out = start(&config, &context, &workers, &ended).await?;
     let readers = TaskTracker::new();
     let partitions: Vec<PartitionHandle> = context
         .topology
@@ -46,7 +48,6 @@ pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result
             handle
         })
         .collect();
-    let workers = LivingWatch::start(&context, context.service).await?;
     context
         .stopping
         .run_until_cancelled(fan_out.standing.admit())
@@ -71,6 +72,7 @@ pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result
 async fn start(
     config: &FanoutWorkerConfig,
     context: &Context,
+    workers: &LivingWatch,
     ended: &CancellationToken,
 ) -> anyhow::Result<Arc<FanOut>> {
     let clients = Clients::new(context.metadata.clone());
@@ -99,7 +101,10 @@ async fn start(
             sessions.clone(),
             invalidations.subscribe(),
         ),
-        publishes: Semaphore::new(config.publishes_max as usize),
+        publishes: PublishPermits::new(config.publishes_max, context.topology),
+        trials: Trials::new(context, workers.clone(), ended.clone()),
+        #[cfg(debug_assertions)]
+        faults: config.fault.clone().unwrap_or_default(),
     });
     let (lane, end) = (fan_out.clone(), ended.clone());
     context.tasks.spawn_essential("beacons", async move {

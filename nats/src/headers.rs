@@ -12,6 +12,8 @@ pub const CHAT: &str = "Tidings-Chat";
 pub const FROM: &str = "Tidings-From";
 /// Why an event is a dead letter.
 pub const REASON: &str = "Tidings-Reason";
+/// How often it was tried before it became a dead letter.
+pub const TRIES: &str = "Tidings-Tries";
 
 /// The headers of an event, with its deduplication id.
 pub fn event_headers(event: &Event, message_id: &str) -> HeaderMap {

@@ -19,6 +19,7 @@ mod session_key;
 pub mod setup;
 mod shard;
 mod subject;
+mod trials;
 mod wire;
 
 pub use api::{ApiError, Bus, StreamBounds};
@@ -28,7 +29,8 @@ pub use direct_get::{DirectGetError, StoredMessage};
 pub use durable::{DurableInfo, StartedDurable, durable_config, inbox_subjects};
 pub use event::{ChatUpdate, Entry, Event, Message};
 pub use headers::{
-    CHAT as HEADER_CHAT, FROM as HEADER_FROM, KIND as HEADER_KIND, REASON as HEADER_REASON, event_headers,
+    CHAT as HEADER_CHAT, FROM as HEADER_FROM, KIND as HEADER_KIND, REASON as HEADER_REASON,
+    TRIES as HEADER_TRIES, event_headers,
 };
 pub use invalidation::Invalidation;
 pub use live::{Beacon, Lane, LiveMessage, Notice, Recipient};
@@ -40,6 +42,7 @@ pub use subject::{
     FIRST, Inbox, chat_subject, close_subject, dead_letter_subject, escape_user, fanout_consumer,
     inbox_stream, inbox_subject, invalidation_subject, is_mark, live_subject, lost_subject, unescape_user,
 };
+pub use trials::PartitionTrials;
 pub use wire::{FORMAT, WireError};
 
 /// Stream of accepted events.
@@ -52,5 +55,7 @@ pub const DEAD_LETTERS: &str = "DEAD_LETTERS";
 pub const SESSIONS: &str = "SESSIONS";
 /// Bucket of living processes.
 pub const INSTANCES: &str = "INSTANCES";
+/// Bucket of events that are tried on their own.
+pub const TRIALS: &str = "TRIALS";
 /// Priority group of the fan-out consumers.
 pub const FANOUT_GROUP: &str = "fanout";

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::client::RequestErrorKind;
 use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -62,7 +63,11 @@ impl Bus {
             .client()
             .send_request(subject.clone(), request)
             .await
-            .map_err(|error| PublishError::Unknown(request_error(error.kind(), subject)))?;
+            .map_err(|error| match error.kind() {
+                // The client library counts headers and payload against what the server takes.
+                RequestErrorKind::MaxPayloadExceeded => PublishError::TooLarge,
+                kind => PublishError::Unknown(request_error(kind, subject)),
+            })?;
         answer::<Accepted>(&message.payload).map_err(publish_error)
     }
 

@@ -110,7 +110,7 @@ pub async fn check(bus: &Bus) -> Result<Topology, SetupError> {
         let name = name(&stream);
         if matches!(
             name.as_str(),
-            "CHATS" | "INVALIDATIONS" | "DEAD_LETTERS" | "KV_SESSIONS" | "KV_INSTANCES"
+            "CHATS" | "INVALIDATIONS" | "DEAD_LETTERS" | "KV_SESSIONS" | "KV_INSTANCES" | "KV_TRIALS"
         ) {
             let object = stream.as_object_mut().expect("definitions are objects");
             object.retain(|key, _| !matches!(key.as_str(), "num_replicas" | "max_bytes" | "description"));
@@ -169,6 +169,7 @@ pub fn streams(options: &SetupOptions) -> Vec<Value> {
         definition(include_str!("../definitions/dead_letters.json")),
         definition(include_str!("../definitions/sessions.json")),
         definition(include_str!("../definitions/instances.json")),
+        definition(include_str!("../definitions/trials.json")),
     ];
     let inbox = definition(include_str!("../definitions/inbox.json"));
     streams.extend(topology.shards().map(|shard| {
@@ -349,7 +350,7 @@ mod tests {
     #[test]
     fn definitions_are_complete() {
         let options = SetupOptions::default();
-        assert_eq!(streams(&options).len(), 5 + 64);
+        assert_eq!(streams(&options).len(), 6 + 64);
         assert_eq!(consumers(&options).len(), 32);
         for stream in streams(&options) {
             for field in [

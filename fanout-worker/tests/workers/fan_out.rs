@@ -1,7 +1,5 @@
 //! One worker on real servers: what is accepted arrives in every inbox it is meant for, and gateways hear of it.
 
-use std::time::Duration;
-
 use crate::support::{Gateway, System, changes, texts};
 use tidings_nats::Inbox;
 use tidings_protocol::{Operation, UserId};
@@ -109,32 +107,4 @@ async fn last_invalidation(system: &System) -> u64 {
         .cached_info()
         .state
         .last_sequence
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_can_never_be_processed_is_put_aside_and_its_chat_goes_on() {
-    let system = System::start(1).await;
-    let (alice, bob) = (system.register("alice").await, system.register("bob").await);
-    let (chat_id, _) = system.chat(&[&alice.user_id, &bob.user_id]).await;
-    let subject = tidings_nats::chat_subject(system.context.topology.partition(chat_id), chat_id);
-    for (id, payload) in [
-        ("malformed", &[1_u8, 9, 9][..]),
-        ("empty", &[]),
-        ("no format", &[0, 1]),
-    ] {
-        let payload = payload.to_vec().into();
-        system
-            .context
-            .bus
-            .publish_with_id(subject.clone(), id, payload, Duration::from_secs(5))
-            .await
-            .expect("CHATS takes it");
-    }
-    system.send(chat_id, &alice, "still here").await;
-    let worker = system.worker().await;
-    let entries = system.wait_for_entries(&bob, 2).await;
-    assert_eq!(texts(&entries)[&chat_id], ["still here"]);
-    system.wait_until_fanned_out().await;
-    assert_eq!(system.stored("DEAD_LETTERS").await, 3);
-    worker.stop().await;
 }

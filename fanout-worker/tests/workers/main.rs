@@ -2,6 +2,7 @@
 
 mod fan_out;
 mod overflow;
+mod poison;
 mod support;
 mod two_workers;
 mod weather;

@@ -118,6 +118,11 @@ impl System {
     }
 
     pub(crate) async fn worker(&self) -> Worker {
+        self.worker_with(&[]).await
+    }
+
+    /// A worker with settings of its own.
+    pub(crate) async fn worker_with(&self, settings: &[&str]) -> Worker {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -129,7 +134,8 @@ impl System {
             .await
             .expect("the task does not panic")
             .expect("the system is set up");
-        let config = Command::parse_from(["fanout-worker"]).config;
+        let arguments = [&["fanout-worker"], settings].concat();
+        let config = Command::parse_from(arguments).config;
         let task = runtime.spawn(tidings_fanout_worker::run(config, context.clone()));
         Worker {
             context,
