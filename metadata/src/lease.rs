@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidings_protocol::Timestamp;
 use uuid::Uuid;
 
 use crate::database_error::Result;
@@ -23,6 +24,14 @@ impl Metadata {
         .execute(&self.pool)
         .await?;
         Ok(done.rows_affected() == 1)
+    }
+
+    /// Who holds a lease, and until when unless it is renewed.
+    pub async fn lease(&self, name: &str) -> Result<Option<(Uuid, Timestamp)>> {
+        let row = sqlx::query!("SELECT holder, expires_at FROM leases WHERE name = $1", name)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|row| (row.holder, row.expires_at.into())))
     }
 
     /// Gives a lease back, if it is still this holder's.

@@ -24,6 +24,8 @@ async fn a_lease_has_one_holder_until_it_runs_out() {
         .await;
     assert!(take("expiry", other).await);
     assert!(!take("expiry", one).await);
+    let held = database.metadata.lease("expiry").await.expect("Postgres answers");
+    assert_eq!(held.map(|(holder, _)| holder), Some(other));
     // Only its holder gives it back.
     for holder in [one, other] {
         let returned = database.metadata.return_lease("expiry", holder).await;
