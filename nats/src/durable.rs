@@ -40,10 +40,10 @@ pub struct StartedDurable {
 /// The subjects of a client's inbox: its own, its marks, and both of the inbox `first` where it is the heir.
 pub fn inbox_subjects(topology: &Topology, user_id: &UserId, client_id: ClientId, heir: bool) -> Vec<String> {
     let own = inbox_subject(topology, user_id, Inbox::Client(client_id));
-    let mut subjects = vec![lost_subject(&own), own];
+    let mut subjects = vec![own.clone(), lost_subject(&own)];
     if heir {
         let first = inbox_subject(topology, user_id, Inbox::First);
-        subjects.extend([lost_subject(&first), first]);
+        subjects.extend([first.clone(), lost_subject(&first)]);
     }
     subjects
 }

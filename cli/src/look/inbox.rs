@@ -16,6 +16,8 @@ use crate::print;
 const BATCH: u32 = 256;
 /// About so many bytes of one request.
 const BATCH_BYTES: u32 = 1 << 20;
+/// Marks of an inbox: one a reason, and what a crash may have left.
+const MARKS_MAX: u32 = 16;
 
 /// Lists what a client has not confirmed, the oldest first: in which chat, from whom, how old, how large.
 ///
@@ -115,15 +117,13 @@ async fn find(look: &Look, args: &InboxArgs) -> anyhow::Result<Found> {
     entries.truncate(args.limit as usize);
     let mut lost = Vec::new();
     for subject in &subjects {
-        let mark = look
+        let marks = look
             .bus
-            .leader_last(&stream, &lost_subject(subject), TIMEOUT)
+            .leader_all(&stream, &lost_subject(subject), 1, MARKS_MAX, TIMEOUT)
             .await;
-        let mark = mark.with_context(|| format!("cannot read the stream {stream}"))?;
-        lost.extend(
-            mark.and_then(|mark| Lost::decode(&mark.payload).ok())
-                .map(Mark::from),
-        );
+        let marks = marks.with_context(|| format!("cannot read the stream {stream}"))?;
+        let readable = marks.iter().filter_map(|mark| Lost::decode(&mark.payload).ok());
+        lost.extend(readable.map(Mark::from));
     }
     let state = match record.state {
         ClientState::Active => "active",
@@ -226,8 +226,21 @@ fn show(look: &Look, found: &Found) -> String {
             || "an unknown number".to_owned(),
             |missed| format!("about {missed}"),
         );
-        writeln!(text, "missing: {missed}, from {} to {}", lost.since, lost.until)
-            .expect("a String takes everything");
+        let why = match lost.reason {
+            TrimReason::Full => "the inbox was full",
+            TrimReason::Expired => "too old",
+            TrimReason::Inactive => "the client was away for too long",
+        };
+        let chats = match lost.chats.len() as u64 {
+            0 => "any chat".to_owned(),
+            count => print::count(count, "chat", "chats"),
+        };
+        writeln!(
+            text,
+            "missing: {missed}, from {} to {}, in {chats}: {why}",
+            lost.since, lost.until
+        )
+        .expect("a String takes everything");
     }
     if !found.entries.is_empty() {
         let rows: Vec<Vec<String>> = found.entries.iter().map(|entry| row(look, entry)).collect();

@@ -57,7 +57,7 @@ async fn what_is_too_old_is_marked_and_deleted() {
         until: Timestamp(599),
         chats: vec![chat(1), chat(2), chat(3)],
     };
-    assert_eq!(system.marks(&alice, phone).await, [expected.clone()]);
+    assert_eq!(system.marks(&alice, phone).await, [expected]);
     let left = until("bob's entry has expired", async || {
         let left = system.entries(&bob, Inbox::First).await;
         (left.len() < 3).then_some(left)

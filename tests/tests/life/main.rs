@@ -1,4 +1,6 @@
 //! The life of inboxes on real servers and processes: full, old, idle, removed.
 
+mod away;
 mod full;
+mod removed;
 mod support;

@@ -84,3 +84,14 @@ pub(crate) async fn narrow_durable(system: &System, of: &Identity) {
     let made = bus.create_durable(shard, &config, TIMEOUT).await;
     made.expect("the durable may change");
 }
+
+/// The durables of a user's shard.
+pub(crate) async fn durables(system: &System, user_id: &UserId) -> Vec<String> {
+    let jetstream = jetstream::new(system.nats().await);
+    let stream = inbox_stream(Topology::default().shard(user_id));
+    let names: Value = jetstream
+        .request(format!("CONSUMER.NAMES.{stream}"), &json!({}))
+        .await
+        .expect("JetStream answers");
+    serde_json::from_value(names["consumers"].clone()).unwrap_or_default()
+}
