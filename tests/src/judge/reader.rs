@@ -20,6 +20,8 @@ use crate::history::{Moment, What};
 /// may not come again. Deleting is done in the background and takes milliseconds.
 const CONFIRM_TAKES: Duration = Duration::from_secs(10);
 
+/// After how long a client that was removed must be disconnected, with nothing disturbing the system.
+const REMOVAL_TAKES: Duration = Duration::from_secs(10);
 /// The largest hole in a connection's numbers after which counting goes on.
 const HOLE_MAX: u64 = 10_000;
 
@@ -68,6 +70,8 @@ pub(super) struct Reader<'a> {
     holes: BTreeMap<Place, Hole>,
     /// Of each chat: where the client was told that it is in, or out.
     told: HashMap<ChatId, BTreeMap<u64, bool>>,
+    /// It was found to live on after its removal.
+    outlived: bool,
     kept: u64,
 }
 
@@ -99,6 +103,7 @@ impl<'a> Reader<'a> {
             filled: HashMap::new(),
             holes: BTreeMap::new(),
             told: HashMap::new(),
+            outlived: false,
             kept: 0,
         }
     }
@@ -226,6 +231,7 @@ impl<'a> Reader<'a> {
             self.holes.remove(&place);
         }
         self.stranger(position, place, report);
+        self.after_removal(position, place, report);
         self.again(number, position, place, report);
         let shown = self.shown.entry(place).or_default();
         shown.on.push((number, at));
@@ -266,6 +272,19 @@ impl<'a> Reader<'a> {
         } else if is_for(event, &self.client.user_id, self.client_id) == Some(false) {
             let what = format!("{} was not in the chat", self.client.user_id);
             self.broken(report, Kind::NotAParticipant, position, place, &what);
+        }
+    }
+
+    /// Whether it came to a client that was removed long before.
+    fn after_removal(&mut self, position: usize, place: Place, report: &mut Report) {
+        let Some(removed) = self.standing.removal_known.filter(|_| !self.outlived) else {
+            return;
+        };
+        let enough = removed.plus(REMOVAL_TAKES);
+        if self.index.record_at(position).at > enough && self.weather.is_calm(removed, enough) {
+            self.outlived = true;
+            let what = format!("its client was removed at {removed}");
+            self.broken(report, Kind::RemovedReturned, position, place, &what);
         }
     }
 

@@ -1,18 +1,21 @@
 //! How fast messages came, as clients saw it. Nothing is judged by it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
 
-use tidings_protocol::{ChatId, ClientFrame, ClientId, MessageId, ServerFrame, Status};
+use tidings_protocol::{ChatId, ClientFrame, ClientId, MessageId, Received, ServerFrame, Status};
 
 use super::weather::Weather;
 use crate::history::{Moment, Run, What};
 
 /// Until how long after its end a fault counts as the cause of a late delivery.
 const AFTER_FAULT: Duration = Duration::from_secs(10);
+/// A connection that leaves so many deliveries unconfirmed is near its window of 256, or of fewer that are large: from
+/// there on it waits for itself.
+const HELD_BACK: usize = 128;
 
-/// How fast messages came to clients that were connected and caught up when they were sent.
+/// How fast messages came to clients that were connected, caught up and confirming when they were sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Timings {
     /// Deliveries that were measured.
@@ -51,9 +54,19 @@ pub fn timings(run: &Run) -> Timings {
     let (mut waits, mut after_accept) = (Vec::new(), Vec::new());
     let mut timings = Timings::default();
     let mut delivered: Vec<Moment> = Vec::new();
+    let mut unconfirmed: HashMap<_, BTreeSet<u64>> = HashMap::new();
     for record in &run.records {
-        let What::Received(frame) = &record.what else {
-            continue;
+        let frame = match &record.what {
+            What::Received(frame) => frame,
+            What::Sent(frame) => {
+                if let ClientFrame::Received(received) = &**frame
+                    && let Some(unconfirmed) = unconfirmed.get_mut(&record.connection)
+                {
+                    confirm(unconfirmed, received);
+                }
+                continue;
+            }
+            _ => continue,
         };
         let message = match &**frame {
             ServerFrame::CaughtUp(_) => {
@@ -64,6 +77,11 @@ pub fn timings(run: &Run) -> Timings {
             _ => continue,
         };
         delivered.push(record.at);
+        let held = unconfirmed.entry(&record.connection).or_default();
+        held.insert(message.delivery);
+        if held.len() >= HELD_BACK {
+            caught_up.remove(&record.connection);
+        }
         let reader = record.connection.client_id;
         let key = (message.chat_id, message.client_id, message.message_id);
         let first = seen.insert((reader, key.0, key.1, key.2));
@@ -149,6 +167,15 @@ fn sends(run: &Run) -> HashMap<(ChatId, ClientId, MessageId), Sent> {
         }
     }
     sent
+}
+
+fn confirm(unconfirmed: &mut BTreeSet<u64>, received: &Received) {
+    if let Some(through) = received.through {
+        *unconfirmed = unconfirmed.split_off(&(through + 1));
+    }
+    if let Some(delivery) = received.delivery {
+        unconfirmed.remove(&delivery);
+    }
 }
 
 fn percentile(sorted: &[Duration], percent: usize) -> Duration {

@@ -35,7 +35,7 @@ pub enum Kind {
     ConfirmedButStored,
     /// It is stored at the end for a client that is at rest and never saw it.
     StoredButUndelivered,
-    /// A client was welcomed after its removal was answered with SUCCESS.
+    /// A client was welcomed, or went on getting deliveries, after its removal was answered with SUCCESS.
     RemovedReturned,
     /// Deliveries of a connection are not numbered 1, 2, 3, …; `caughtUp` came twice; a request got two replies.
     ProtocolBroken,
@@ -59,7 +59,7 @@ impl fmt::Display for Kind {
             Self::Disagreement => "readers do not agree",
             Self::ConfirmedButStored => "confirmed but still stored",
             Self::StoredButUndelivered => "stored but never delivered",
-            Self::RemovedReturned => "a removed client was welcomed",
+            Self::RemovedReturned => "a removed client lived on",
             Self::ProtocolBroken => "the protocol was broken",
             Self::NotAtRest => "did not come to rest",
         })

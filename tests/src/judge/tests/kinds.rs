@@ -380,3 +380,30 @@ fn a_client_that_does_not_come_to_rest() {
     forge.write(&connection, What::NotAtRest { reason });
     expect(&finish(forge, &["alice.1", "bob.2"]), &[Kind::NotAtRest]);
 }
+
+#[test]
+fn a_removed_client_that_stays_connected() {
+    let mut forge = alice_and_bob();
+    let asked = forge.remove("bob.1", "bob.2");
+    forge.answer(&asked, Reply::success(asked.id));
+    forge.later(11_000);
+    forge.say("alice.1", 1, 1, 2);
+    for device in ["bob.1", "bob.2"] {
+        forge.deliver(device, 1, 2, "alice.1", 1);
+    }
+    expect(&finish(forge, &["alice.1", "bob.1"]), &[Kind::RemovedReturned]);
+}
+
+#[test]
+fn a_trim_that_covers_something_else() {
+    let mut forge = alice_and_bob();
+    forge.say("alice.1", 1, 1, 2);
+    for device in ["bob.1", "bob.2"] {
+        forge.deliver(device, 1, 2, "alice.1", 1);
+    }
+    forge.close("bob.1");
+    forge.back("bob.1");
+    forge.trimmed("bob.1", &[2]);
+    forge.caught_up("bob.1");
+    expect(&finish(forge, &ALL), &[Kind::UnconfirmedGone]);
+}
