@@ -22,6 +22,8 @@ pub struct SystemOptions {
     pub fanout_workers: u16,
     /// Inbox workers.
     pub inbox_workers: u16,
+    /// NATS servers: 1 or 3.
+    pub nats: u16,
     /// Whether the limits of PROTOCOL §6 are on.
     pub rate_limits: bool,
     /// Whether clients have durables.
@@ -38,6 +40,7 @@ impl Default for SystemOptions {
             gateways: 2,
             fanout_workers: 2,
             inbox_workers: 2,
+            nats: 1,
             rate_limits: false,
             inbox_durables: true,
             settings: Vec::new(),
@@ -81,6 +84,7 @@ impl System {
             .args(["--gateways", &options.gateways.to_string()])
             .args(["--fanout-workers", &options.fanout_workers.to_string()])
             .args(["--inbox-workers", &options.inbox_workers.to_string()])
+            .args(["--nats", &options.nats.to_string()])
             .args(["--rate-limits", on_off(options.rate_limits)])
             .args(["--inbox-durables", on_off(options.inbox_durables)])
             .envs(options.settings.iter().map(|(name, value)| (name, value)))
@@ -250,11 +254,23 @@ impl System {
     }
 }
 
-impl Drop for ExtraGateway {
-    fn drop(&mut self) {
+impl ExtraGateway {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Kills it, and returns when it is dead.
+    pub fn kill(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+impl Drop for ExtraGateway {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 
