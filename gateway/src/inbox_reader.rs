@@ -39,6 +39,8 @@ const CONFIRMATIONS_MAX: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Read {
     pub(crate) entries: Vec<Stored<Body>>,
+    /// The last sequence that was seen, readable or not; 0 if none.
+    pub(crate) through: u64,
     pub(crate) complete: bool,
 }
 
@@ -283,12 +285,14 @@ impl InboxReader {
             self.durable = Some(durable);
             return Ok(Read {
                 entries,
+                through: last,
                 complete: false,
             });
         }
         // The durable reads all subjects in stream order.
         let mut read = self.confirm_end(Found::new(last, self.subjects.len())).await?;
         entries.append(&mut read.entries);
+        read.through = read.through.max(last);
         Ok(Read { entries, ..read })
     }
 
@@ -355,6 +359,7 @@ impl InboxReader {
             entries: messages
                 .filter_map(|message| self.stored(message.sequence, &message.subject, &message.payload))
                 .collect(),
+            through: found.last(),
             complete: end && found.bound == u64::MAX,
         }
     }

@@ -80,7 +80,11 @@ impl<B> InboxSession<B> {
                 self.doubt();
             }
             Input::Notice(stored) => self.notice(stored, actions),
-            Input::Read { entries, complete } => self.read(entries, complete, actions),
+            Input::Read {
+                entries,
+                through,
+                complete,
+            } => self.read(entries, through, complete, actions),
             Input::Checked(last) if last > self.floor => self.doubt(),
             Input::Checked(_) => {}
             Input::Received(delivery) => match self.window.confirm(delivery) {
@@ -155,9 +159,9 @@ impl<B> InboxSession<B> {
         });
     }
 
-    fn read(&mut self, entries: Vec<Stored<B>>, complete: bool, actions: &mut Vec<Action<B>>) {
+    fn read(&mut self, entries: Vec<Stored<B>>, through: u64, complete: bool, actions: &mut Vec<Action<B>>) {
         let reading = self.reading.take().expect("a reading ends that was asked for");
-        let mut everything = complete;
+        let mut fits = true;
         for stored in entries {
             if stored.sequence <= self.floor {
                 continue;
@@ -166,13 +170,17 @@ impl<B> InboxSession<B> {
                 self.floor = stored.sequence;
             } else {
                 if !self.window.has_room(stored.bytes) {
-                    everything = false;
+                    fits = false;
                     break;
                 }
                 self.floor = stored.sequence;
                 self.deliver(stored, actions);
             }
         }
+        if fits {
+            self.floor = self.floor.max(through);
+        }
+        let everything = fits && complete;
         if everything {
             self.floor = self.floor.max(reading.known);
         } else {

@@ -217,6 +217,7 @@ impl Session {
                 self.read_at = Instant::now();
                 let input = Input::Read {
                     entries: read.entries,
+                    through: read.through,
                     complete: read.complete,
                 };
                 self.inbox.handle(input, &mut self.actions);

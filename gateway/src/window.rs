@@ -4,6 +4,10 @@ use std::collections::VecDeque;
 
 use tidings_protocol::{WINDOW_BYTES_MAX, WINDOW_MAX};
 
+/// An entry holds little more than the frame it came in: when half of the window is free, the next one fits, and no
+/// reading for it is in vain.
+const _: () = assert!(tidings_protocol::MESSAGE_BYTES_MAX + 32_768 <= WINDOW_BYTES_MAX / 2);
+
 /// An unconfirmed delivery.
 #[derive(Copy, Clone, Debug)]
 #[cfg_attr(test, derive(PartialEq, Eq, Hash))]
@@ -165,5 +169,49 @@ mod tests {
         assert!(window.is_full());
         window.confirm(2);
         assert!(!window.is_full());
+    }
+
+    #[test]
+    fn half_of_it_is_free_in_count_and_in_bytes() {
+        let mut window = Window::new();
+        let half = WINDOW_MAX / 2;
+        for sequence in 0..half as u64 {
+            window.push(sequence, 2);
+        }
+        assert!(window.is_half_free());
+        assert_eq!(window.room(), (WINDOW_MAX - half, WINDOW_BYTES_MAX - 2 * half));
+        window.push(1_000, 2);
+        assert!(!window.is_half_free());
+
+        let mut window = Window::new();
+        window.push(1, WINDOW_BYTES_MAX / 2 - 1);
+        window.push(2, 1);
+        assert!(window.is_half_free());
+        window.push(3, 1);
+        assert!(!window.is_half_free());
+        // One that is larger than the whole is let through alone, and then there is no room.
+        let mut window = Window::new();
+        window.push(1, 2 * WINDOW_BYTES_MAX);
+        assert_eq!(window.room(), (WINDOW_MAX - 1, 0));
+        assert!(!window.is_half_free());
+        window.confirm(1);
+        assert!(window.is_half_free());
+    }
+
+    #[test]
+    fn the_last_byte_and_the_last_place_are_used() {
+        let mut window = Window::new();
+        window.push(1, 10);
+        assert!(window.has_room(WINDOW_BYTES_MAX - 10));
+        assert!(!window.has_room(WINDOW_BYTES_MAX - 9));
+        assert_eq!(window.confirm_through(1), Some(vec![1]));
+        for sequence in 1..WINDOW_MAX as u64 {
+            window.push(sequence, 1);
+        }
+        assert!(window.has_room(1));
+        // What was confirmed out of order is free in bytes, and holds its place.
+        window.confirm(3);
+        assert_eq!(window.bytes, WINDOW_MAX - 2);
+        assert_eq!(window.room().0, 1);
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Entry {
     /// None for a mark.
     pub(super) chat: Option<usize>,
     pub(super) bytes: usize,
+    /// Of a version that this gateway does not know: it is kept and not delivered.
+    pub(super) unreadable: bool,
 }
 
 /// One thing that can happen. What is not possible at the moment changes nothing.
@@ -72,6 +74,8 @@ pub(super) enum Move {
     Delete { place: usize },
     /// The oldest entry is too old: a mark is stored instead of it.
     Expire,
+    /// An entry that this gateway cannot read is stored.
+    StoreUnreadable,
     /// The gateway asks a replica that misses so many of the newest entries for the last sequence.
     Check { behind: usize },
     /// The gateway was reconnected, or the session has waited long for the fence.
@@ -138,6 +142,16 @@ impl World {
             Move::ConfirmWrongly { delivery, through } => self.confirm_wrongly(delivery, through),
             Move::Delete { place } => self.inbox.delete(place),
             Move::Expire => self.expire(),
+            Move::StoreUnreadable => {
+                self.untold = true;
+                let entry = Entry {
+                    chat: None,
+                    bytes: self.bytes,
+                    unreadable: true,
+                };
+                self.inbox.store(entry);
+                true
+            }
             Move::Check { behind } => self.check(behind),
             Move::Doubt => {
                 self.gateway.doubt();
@@ -155,6 +169,7 @@ impl World {
             match action {
                 Action::Deliver { delivery, body } => {
                     let entry = self.inbox.any(body);
+                    assert!(!entry.unreadable);
                     self.client.deliver(delivery, body, entry);
                 }
                 Action::Delete { sequence } => {
@@ -164,7 +179,7 @@ impl World {
                 Action::Read(reading) => self.inbox.ask(reading),
                 Action::CaughtUp => {
                     let due = self.gateway.fence_at.expect("it is caught up after the fence");
-                    self.client.catch_up(self.inbox.sequences(..=due));
+                    self.client.catch_up(self.inbox.readable(..=due));
                 }
                 Action::UnknownDelivery(delivery) => {
                     assert!(self.client.takes_unknown(delivery), "{delivery} is outstanding");
@@ -176,7 +191,7 @@ impl World {
 
     fn check_session(&self) {
         let session = &self.session;
-        for sequence in self.inbox.sequences(..=session.floor) {
+        for sequence in self.inbox.readable(..=session.floor) {
             assert!(
                 self.client.delivered.contains(&sequence),
                 "the floor {} has passed {sequence}, which is stored and not delivered",
@@ -190,14 +205,20 @@ impl World {
     }
 
     fn return_reading(&mut self) -> bool {
-        let Some((entries, complete)) = self.inbox.take_reading() else {
+        let Some(read) = self.inbox.take_reading() else {
             return false;
         };
-        let entries = entries
+        let entries = read
+            .entries
             .into_iter()
+            .filter(|(_, entry)| !entry.unreadable)
             .map(|(sequence, entry)| stored(sequence, entry.bytes))
             .collect();
-        self.tell(Input::Read { entries, complete });
+        self.tell(Input::Read {
+            entries,
+            through: read.through,
+            complete: read.complete,
+        });
         true
     }
 
@@ -244,6 +265,7 @@ impl World {
         let mark = Entry {
             chat: None,
             bytes: self.bytes,
+            unreadable: false,
         };
         self.inbox.store(mark);
         self.inbox.remove(oldest);
@@ -309,7 +331,7 @@ impl World {
     }
 
     fn check_settled(&self) {
-        let left: Vec<u64> = self.inbox.sequences(..).collect();
+        let left: Vec<u64> = self.inbox.readable(..).collect();
         assert_eq!(left, Vec::<u64>::new(), "stored and not delivered");
         assert!(self.client.caught_up, "no word that it is caught up");
         assert!(!self.session.is_full());

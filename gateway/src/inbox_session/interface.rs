@@ -7,11 +7,14 @@ pub(crate) enum Input<B> {
     Start,
     /// A worker says that an entry was stored.
     Notice(Stored<B>),
-    /// The reading that was asked for has ended. `entries` are in stream order, without holes from its `from` on.
-    /// `complete` says that nothing was stored behind the last one, according to the stream's leader.
+    /// The reading that was asked for has ended. `entries` are in stream order, without holes from its `from` on
+    /// but for those that this version cannot read. `complete` says that nothing was stored behind `through`,
+    /// according to the stream's leader.
     Read {
         /// What was read.
         entries: Vec<Stored<B>>,
+        /// The last sequence that was seen, readable or not; 0 if none.
+        through: u64,
         /// Whether it was everything.
         complete: bool,
     },

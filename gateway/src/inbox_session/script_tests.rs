@@ -23,6 +23,7 @@ fn notice(sequence: u64) -> Input<u64> {
 fn read_of(sequences: &[u64], complete: bool) -> Input<u64> {
     Input::Read {
         entries: sequences.iter().copied().map(stored).collect(),
+        through: sequences.last().copied().unwrap_or(0),
         complete,
     }
 }
@@ -88,4 +89,172 @@ fn a_check_below_the_floor_is_no_reason_to_read() {
         run(&mut session, Input::Checked(5))[..],
         [Action::Read(Reading { from: 5, .. })]
     ));
+}
+
+#[test]
+fn what_cannot_be_read_is_passed() {
+    let mut session = InboxSession::new();
+    run(&mut session, Input::Start);
+    let unreadable = Input::Read {
+        entries: vec![],
+        through: 300,
+        complete: false,
+    };
+    assert_eq!(run(&mut session, unreadable), [reading(301)]);
+}
+
+fn deliver(delivery: u64, body: u64) -> Action<u64> {
+    Action::Deliver { delivery, body }
+}
+
+#[test]
+fn before_the_fence_a_notice_is_a_reason_to_read() {
+    let mut session = InboxSession::new();
+    assert_eq!(run(&mut session, Input::Start), [reading(1)]);
+    // Before it, others may have been stored that nobody tells of.
+    assert_eq!(run(&mut session, notice(5)), []);
+    assert_eq!(run(&mut session, read_of(&[], true)), [reading(1)]);
+    assert_eq!(
+        run(&mut session, read_of(&[4, 5], true)),
+        [deliver(1, 4), deliver(2, 5)]
+    );
+    assert!(!session.is_live());
+    assert!(matches!(
+        run(&mut session, notice(6))[..],
+        [Action::Read(Reading { from: 6, .. })]
+    ));
+    assert_eq!(run(&mut session, read_of(&[6], true)), [deliver(3, 6)]);
+    // The fence passes while the inbox is read: that reading was too early.
+    run(&mut session, Input::Doubt);
+    assert_eq!(run(&mut session, Input::FencePassed), []);
+    assert!(matches!(
+        run(&mut session, read_of(&[], true))[..],
+        [Action::Read(_)]
+    ));
+    // What is told after the fence comes after the reading that follows it.
+    assert_eq!(run(&mut session, notice(8)), []);
+    assert_eq!(
+        run(&mut session, read_of(&[7], true)),
+        [deliver(4, 7), Action::CaughtUp, deliver(5, 8)]
+    );
+    assert!(session.is_live());
+}
+
+#[test]
+fn what_is_told_during_a_reading_comes_after_it() {
+    let mut session = live();
+    assert_eq!(run(&mut session, Input::Doubt), [reading(1)]);
+    assert_eq!(run(&mut session, notice(5)), []);
+    assert_eq!(run(&mut session, notice(6)), []);
+    assert_eq!(
+        run(&mut session, read_of(&[4, 5], true)),
+        [deliver(1, 4), deliver(2, 5), deliver(3, 6)]
+    );
+    // Unless something was lost meanwhile.
+    run(&mut session, Input::Doubt);
+    assert_eq!(run(&mut session, notice(9)), []);
+    assert_eq!(run(&mut session, Input::Doubt), []);
+    assert_eq!(run(&mut session, notice(10)), []);
+    let actions = run(&mut session, read_of(&[], true));
+    assert!(matches!(actions[..], [Action::Read(Reading { from: 7, .. })]));
+    // Or there is more to read.
+    assert_eq!(run(&mut session, notice(12)), []);
+    let actions = run(&mut session, read_of(&[8], false));
+    let [delivered, Action::Read(Reading { from: 9, .. })] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(*delivered, deliver(4, 8));
+    let rest = [deliver(5, 9), deliver(6, 10), deliver(7, 12)];
+    assert_eq!(run(&mut session, read_of(&[9, 10, 12], true)), rest);
+}
+
+#[test]
+fn of_what_is_told_during_a_reading_so_much_is_kept() {
+    let held_back = super::HELD_BACK_MAX as u64;
+    for (told, delivered) in [(held_back, held_back as usize), (held_back + 1, 0)] {
+        let mut session = live();
+        run(&mut session, Input::Doubt);
+        for sequence in 1..=told {
+            assert_eq!(run(&mut session, notice(sequence)), []);
+        }
+        let actions = run(&mut session, read_of(&[], true));
+        let found = actions
+            .iter()
+            .filter(|action| matches!(action, Action::Deliver { .. }));
+        assert_eq!(found.count(), delivered);
+        let reads = actions.iter().any(|action| matches!(action, Action::Read(_)));
+        assert_eq!(reads, delivered == 0);
+    }
+}
+
+#[test]
+fn what_was_delivered_and_is_gone_is_passed() {
+    let mut session = live();
+    run(&mut session, notice(9));
+    run(&mut session, Input::Received(1));
+    let again = Reading {
+        from: 1,
+        count: 257,
+        bytes: 262_144,
+    };
+    assert_eq!(run(&mut session, Input::Doubt), [Action::Read(again)]);
+    assert_eq!(run(&mut session, read_of(&[], true)), []);
+    assert_eq!(run(&mut session, Input::Doubt), [reading(10)]);
+}
+
+#[test]
+fn what_is_remembered_above_the_floor_is_bounded() {
+    let mut session = live();
+    let last = super::ABOVE_MAX as u64;
+    for sequence in 1..=last {
+        assert_eq!(run(&mut session, notice(sequence)), [deliver(sequence, sequence)]);
+        run(&mut session, Input::Received(sequence));
+    }
+    let actions = run(&mut session, notice(last + 1));
+    assert!(matches!(
+        actions[..],
+        [Action::Deliver { .. }, Action::Read(Reading { from: 1, .. })]
+    ));
+    run(&mut session, read_of(&[last + 1], true));
+    assert!(session.above.is_empty());
+}
+
+#[test]
+fn a_full_window_is_read_for_once_half_of_it_is_free() {
+    let mut session = live();
+    for sequence in 1..=256 {
+        assert!(!session.is_full());
+        run(&mut session, notice(sequence));
+    }
+    assert!(session.is_full());
+    assert_eq!(run(&mut session, notice(257)), []);
+    assert_eq!(run(&mut session, Input::ReceivedThrough(127)).len(), 127);
+    let actions = run(&mut session, Input::Received(128));
+    let expected = Reading {
+        from: 1,
+        count: 128 + 256,
+        bytes: 262_144 - 128 * 10,
+    };
+    assert_eq!(
+        actions,
+        [Action::Delete { sequence: 128 }, Action::Read(expected)]
+    );
+    // What does not fit after all is read again, not delivered.
+    let large = Stored {
+        sequence: 258,
+        bytes: 262_144,
+        body: 258,
+    };
+    let mut entries: Vec<_> = (129..=257).map(stored).collect();
+    entries.push(large);
+    let actions = run(
+        &mut session,
+        Input::Read {
+            entries,
+            through: 258,
+            complete: true,
+        },
+    );
+    assert_eq!(actions, [deliver(257, 257)]);
+    assert_eq!(session.floor, 257);
 }

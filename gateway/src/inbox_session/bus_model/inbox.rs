@@ -16,10 +16,15 @@ pub(in crate::inbox_session) enum Stage {
         entries: Vec<(u64, Entry)>,
         last: u64,
     },
-    Done {
-        entries: Vec<(u64, Entry)>,
-        complete: bool,
-    },
+    Done(Read),
+}
+
+/// What a reading has found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::inbox_session) struct Read {
+    pub(super) entries: Vec<(u64, Entry)>,
+    pub(super) through: u64,
+    pub(super) complete: bool,
 }
 
 /// See the module.
@@ -58,9 +63,12 @@ impl Inbox {
         self.reading.is_none() && self.deleting.is_empty()
     }
 
-    /// What is stored.
-    pub(super) fn sequences(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = u64> {
-        self.stored.range(range).map(|(sequence, _)| *sequence)
+    /// What is stored and can be read.
+    pub(super) fn readable(&self, range: impl RangeBounds<u64>) -> impl Iterator<Item = u64> {
+        self.stored
+            .range(range)
+            .filter(|(_, entry)| !entry.unreadable)
+            .map(|(sequence, _)| *sequence)
     }
 
     /// The last sequence that is stored, as a replica knows it that misses so many of the newest.
@@ -113,10 +121,11 @@ impl Inbox {
             .collect();
         let last = entries.last().map_or(reading.from - 1, |(sequence, _)| *sequence);
         self.reading = Some(if entries.len() < shown.len() && !entries.is_empty() {
-            Stage::Done {
+            Stage::Done(Read {
                 entries,
+                through: last,
                 complete: false,
-            }
+            })
         } else {
             Stage::Answered { entries, last }
         });
@@ -133,16 +142,17 @@ impl Inbox {
         let next = self.stored.range(last + 1..).next();
         let next = next.map(|(sequence, entry)| (*sequence, *entry));
         entries.extend(next);
-        self.reading = Some(Stage::Done {
+        self.reading = Some(Stage::Done(Read {
+            through: entries.last().map_or(last, |(sequence, _)| *sequence),
             complete: next.is_none(),
             entries,
-        });
+        }));
         true
     }
 
-    pub(super) fn take_reading(&mut self) -> Option<(Vec<(u64, Entry)>, bool)> {
+    pub(super) fn take_reading(&mut self) -> Option<Read> {
         match self.reading.take() {
-            Some(Stage::Done { entries, complete }) => Some((entries, complete)),
+            Some(Stage::Done(read)) => Some(read),
             other => {
                 self.reading = other;
                 None

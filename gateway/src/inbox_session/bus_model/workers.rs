@@ -123,6 +123,7 @@ impl World {
             self.inbox.store(Entry {
                 chat: Some(chat),
                 bytes: self.bytes,
+                unreadable: false,
             })
         });
         work.stored = Some(sequence);
