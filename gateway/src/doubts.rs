@@ -20,8 +20,13 @@ const SUBJECTS_MAX: usize = 1000;
 const CHECKS_MAX: usize = 8;
 /// What casts doubt rarely comes alone, and to all gateways alike: they wait for a random part of this.
 const JITTER: Duration = Duration::from_millis(200);
-/// For one check; after this the sessions read by themselves.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// For one request.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// A check fails while NATS comes back or a stream elects its leader; after so many the sessions read by themselves,
+/// so that one stream without a leader holds nobody else up for longer.
+const TRIES: u32 = 4;
+/// Before the second try; doubles with each.
+const DELAY: Duration = Duration::from_millis(250);
 
 /// Checks after each doubt, until the task is dropped. `doubts` counts them.
 pub(crate) async fn run(
@@ -68,25 +73,35 @@ async fn check_batch(bus: &Bus, shard: Shard, batch: &[(&SessionHandle, Vec<Stri
         .iter()
         .flat_map(|(_, subjects)| subjects.iter().cloned())
         .collect();
-    metrics::counter!("tidings_doubt_checks_total").increment(1);
-    let found = bus
-        .last_by_subjects_now(&inbox_stream(shard), &subjects, TIMEOUT)
-        .await;
-    let last: HashMap<String, u64> = match found {
-        Ok(found) => found
-            .into_iter()
-            .map(|message| (message.subject, message.sequence))
-            .collect(),
-        Err(error) => {
-            tracing::debug!(%shard, %error, "inboxes could not be checked; each session reads");
-            for (session, _) in batch {
-                session.mailbox.doubt_if_suspected(doubt);
-            }
-            return;
+    let Some(last) = last_sequences(bus, shard, &subjects).await else {
+        for (session, _) in batch {
+            session.mailbox.doubt_if_suspected(doubt);
         }
+        return;
     };
     for (session, subjects) in batch {
         let sequences = subjects.iter().filter_map(|subject| last.get(subject));
         session.mailbox.clear(doubt, sequences.max().copied());
     }
+}
+
+/// The last sequence of each subject that holds anything, as of now; none if it cannot be found out.
+async fn last_sequences(bus: &Bus, shard: Shard, subjects: &[String]) -> Option<HashMap<String, u64>> {
+    for attempt in 0..TRIES {
+        metrics::counter!("tidings_doubt_checks_total").increment(1);
+        match bus
+            .last_by_subjects_now(&inbox_stream(shard), subjects, TIMEOUT)
+            .await
+        {
+            Ok(found) => {
+                let last = found.into_iter();
+                return Some(last.map(|message| (message.subject, message.sequence)).collect());
+            }
+            Err(error) => {
+                tracing::debug!(%shard, %error, attempt, "inboxes could not be checked");
+                tokio::time::sleep(DELAY * 2_u32.pow(attempt)).await;
+            }
+        }
+    }
+    None
 }

@@ -20,8 +20,8 @@ use crate::inbox_session::{Reading, Stored};
 
 /// A call about a durable that takes longer: its node is down, or busy. The inbox is read by Direct Get then.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(1);
-/// For a read.
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a read. One that is sent while a stream has no leader is answered by nobody, and must not outlast the election.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between tries while nothing can be read.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);

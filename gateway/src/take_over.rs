@@ -13,6 +13,9 @@ use crate::sessions::Written;
 
 /// Another connection of the same client wrote in between, so many times: somebody reconnects in a loop.
 const TRIES: u32 = 8;
+/// Before the second try; doubles with each. A cluster refuses whoever writes while another's write to the same key
+/// is on its way, such as the deletion by the connection before: that takes a sync on two nodes.
+const DELAY: Duration = Duration::from_millis(5);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// For how long to wait for the old gateway's word that the old socket is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,7 +46,10 @@ pub(crate) async fn write_key(
                 let predecessor = last.and_then(|message| SessionKey::decode(&message.payload));
                 return Ok((*written, predecessor));
             }
-            Err(PublishError::Unknown(error)) if error.is_wrong_last_sequence() => {}
+            Err(PublishError::Unknown(error)) if error.is_wrong_last_sequence() => {
+                let delay = DELAY * 2_u32.pow(attempt);
+                tokio::time::sleep(delay.mul_f64(rand::random_range(0.5..1.0))).await;
+            }
             Err(_) => break,
         }
     }

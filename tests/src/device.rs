@@ -80,16 +80,35 @@ impl Device {
         Self::at(&system.ws(0), identity, token, codec).await
     }
 
-    /// The same at any URL.
-    pub async fn at(ws: &str, identity: &Identity, token: &str, codec: Codec) -> Self {
-        let connection = Connection::connect(ws, codec, Some(token)).await;
-        let mut device = Self {
+    /// The same at any URL, if it is welcomed there.
+    pub async fn try_at(ws: &str, identity: &Identity, token: &str, codec: Codec) -> Option<Self> {
+        let connection = Connection::connect(ws, codec, Some(token)).await.ok()?;
+        let mut device = Self::around(connection, identity);
+        let hello = Hello {
+            id: 1,
+            token: None,
+            name: None,
+            replace: None,
+        };
+        let welcome = timeout(PATIENCE, device.connection.hello(hello)).await;
+        welcome.expect("hello is answered").ok()?;
+        Some(device)
+    }
+
+    fn around(connection: Connection, identity: &Identity) -> Self {
+        Self {
             identity: identity.clone(),
-            connection: connection.expect("the gateway accepts sockets"),
+            connection,
             next_id: 1,
             earlier: VecDeque::new(),
             replies: VecDeque::new(),
-        };
+        }
+    }
+
+    /// The same at any URL.
+    pub async fn at(ws: &str, identity: &Identity, token: &str, codec: Codec) -> Self {
+        let connection = Connection::connect(ws, codec, Some(token)).await;
+        let mut device = Self::around(connection.expect("the gateway accepts sockets"), identity);
         let hello = Hello {
             id: 1,
             token: None,

@@ -21,6 +21,7 @@ const SECRET: &str = "a secret of thirty-two bytes or more";
 /// See the module. Everything ends when it is dropped.
 pub(crate) struct Cluster {
     pub(crate) nodes: Vec<NatsServer>,
+    pub(crate) topology: Topology,
     /// Whether the way between two nodes is cut, in one direction; counted from 0.
     ways: HashMap<(usize, usize), watch::Sender<bool>>,
     postgres: Postgres,
@@ -78,15 +79,16 @@ impl Cluster {
             .expect("the cluster forms");
         let postgres = Postgres::start_temp().await.expect("Postgres starts");
         tidings_service::start::install_crypto_provider();
-        let cluster = Self {
-            nodes,
-            ways,
-            postgres,
-            dir,
-        };
         let topology = Topology {
             partitions: 4,
             shards: 4,
+        };
+        let cluster = Self {
+            nodes,
+            topology,
+            ways,
+            postgres,
+            dir,
         };
         let options = SetupOptions {
             topology,
@@ -143,9 +145,8 @@ impl Cluster {
             admin: format!("127.0.0.1:{}", ports[1]),
             ws: format!("ws://127.0.0.1:{}/v1/ws", ports[0]),
         };
-        eventually(&format!("{service} is ready"), async || match process.is_ready().await {
-            true => Ok(()),
-            false => Err(()),
+        eventually(&format!("{service} is ready"), async || {
+            process.is_ready().await.then_some(()).ok_or("not ready")
         })
         .await;
         process
@@ -176,12 +177,12 @@ impl Process {
 
     /// A metric that counts, summed over its labels.
     pub(crate) async fn counter(&self, name: &str) -> u64 {
-        let text = get(&self.admin, "/metrics", "Connection: close\r\n").await.unwrap_or_default();
-        let values = text
-            .lines()
-            .filter(|line| line.starts_with(name) && !line.starts_with('#'))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        values.sum::<f64>() as u64
+        counter(&self.admin, name).await
+    }
+
+    /// A device here that was welcomed, if it was.
+    pub(crate) async fn try_device(&self, identity: &Identity) -> Option<Device> {
+        Device::try_at(&self.ws, identity, &identity.token(SECRET), Codec::Json).await
     }
 
     /// A device here, caught up.
@@ -190,6 +191,18 @@ impl Process {
         device.until_caught_up().await;
         device
     }
+}
+
+/// A metric that counts, of a process whose metrics are at `host:port`, summed over its labels.
+pub(crate) async fn counter(admin: &str, name: &str) -> u64 {
+    let text = get(admin, "/metrics", "Connection: close\r\n")
+        .await
+        .unwrap_or_default();
+    let values = text
+        .lines()
+        .filter(|line| line.starts_with(name) && !line.starts_with('#'))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum::<f64>() as u64
 }
 
 async fn status(address: &str, path: &str, headers: &str) -> Option<u16> {
@@ -215,13 +228,17 @@ async fn way(to: u16) -> (u16, watch::Sender<bool>) {
     let (cut, is_cut) = watch::channel(false);
     tokio::spawn(async move {
         loop {
-            let Ok((mut inward, _)) = listener.accept().await else { return };
+            let Ok((mut inward, _)) = listener.accept().await else {
+                return;
+            };
             let mut is_cut = is_cut.clone();
             if *is_cut.borrow() {
                 continue;
             }
             tokio::spawn(async move {
-                let Ok(mut outward) = TcpStream::connect(("127.0.0.1", to)).await else { return };
+                let Ok(mut outward) = TcpStream::connect(("127.0.0.1", to)).await else {
+                    return;
+                };
                 tokio::select! {
                     _ = tokio::io::copy_bidirectional(&mut inward, &mut outward) => {}
                     _ = is_cut.wait_for(|cut| *cut) => {}

@@ -1,6 +1,8 @@
 //! The live lane, sessions and durables under faults of NATS itself, on real servers.
 
 mod cluster;
+mod doubts;
+mod durables;
 mod session_keys;
 mod split;
 mod stopped_worker;

@@ -45,9 +45,8 @@ async fn whoever_is_cut_off_is_sent_to_the_majority() {
     assert_eq!(majority.counter("tidings_cut_off_total").await, 0);
 
     cluster.cut(2, false);
-    eventually("the split is healed", async || match minority.is_ready().await {
-        true => Ok(()),
-        false => Err("not ready"),
+    eventually("the split is healed", async || {
+        minority.is_ready().await.then_some(()).ok_or("not ready")
     })
     .await;
     let mut back = minority.device(&bob).await;
