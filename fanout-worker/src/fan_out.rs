@@ -1,6 +1,6 @@
 //! Turns one event of a chat into one entry per client: stores them all, then tells the gateways.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +95,15 @@ type Target = (UserId, Inbox);
 /// marked.
 type Stored = HashMap<Target, Option<Accepted>>;
 
+/// What earlier tries have done.
+#[derive(Debug, Default)]
+struct Progress {
+    stored: Stored,
+    /// Whose `first` was written to. It may be there though nobody said so, and then it must not be stored a second
+    /// time for the client that has registered since and inherits it.
+    first: HashSet<UserId>,
+}
+
 impl FanOut {
     /// Works on an event until it is done, however long that takes, or until it is cancelled. A suspect is tried
     /// first, and given up if too many have died of it.
@@ -118,6 +127,7 @@ impl FanOut {
                 let outcome = self.give_up(incoming, &reason, deaths, cancelled).await;
                 if outcome == Outcome::Finished {
                     self.trials.close(suspects, sequence);
+                    forget_chat(participants, incoming);
                 }
                 outcome
             }
@@ -155,7 +165,7 @@ impl FanOut {
         cancelled: &CancellationToken,
     ) -> Outcome {
         let started = Instant::now();
-        let mut stored = Stored::new();
+        let mut progress = Progress::default();
         let mut tries = Tries::default();
         let mut waits = Waits::default();
         while !cancelled.is_cancelled() {
@@ -164,7 +174,7 @@ impl FanOut {
             } else {
                 Some(self.trials.running().await)
             };
-            let tried = AssertUnwindSafe(self.attempt(incoming, participants, &mut stored))
+            let tried = AssertUnwindSafe(self.attempt(incoming, participants, &mut progress))
                 .catch_unwind()
                 .await;
             drop(running);
@@ -172,7 +182,7 @@ impl FanOut {
                 Ok(kind) => {
                     metrics::counter!("tidings_fanout_events_total", "kind" => kind).increment(1);
                     metrics::histogram!("tidings_fanout_seconds").record(started.elapsed().as_secs_f64());
-                    metrics::histogram!("tidings_fanout_recipients").record(stored.len() as f64);
+                    metrics::histogram!("tidings_fanout_recipients").record(progress.stored.len() as f64);
                     return Outcome::Finished;
                 }
                 Err(Failure::Weather(reason)) => {
@@ -196,7 +206,10 @@ impl FanOut {
                 }
                 Err(Failure::Poison(reason)) => {
                     match dead_letter(&self.bus, incoming, &reason, tries.count()).await {
-                        Ok(()) => return Outcome::Finished,
+                        Ok(()) => {
+                            forget_chat(participants, incoming);
+                            return Outcome::Finished;
+                        }
                         Err(error) => format!("{reason}; and the dead letter was not stored: {error}"),
                     }
                 }
@@ -223,7 +236,7 @@ impl FanOut {
         &self,
         incoming: &Incoming,
         participants: &ParticipantsCache,
-        stored: &mut Stored,
+        progress: &mut Progress,
     ) -> Result<&'static str, Failure> {
         if !self.standing.is_good() {
             return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
@@ -242,12 +255,17 @@ impl FanOut {
             return Ok("superseded");
         };
         let look = self.horizon.look();
-        let targets = in_time(self.targets(&event, &users, stored)).await?;
+        let targets = in_time(self.targets(&event, &users, progress)).await?;
         let to_first = targets.iter().any(|(_, inbox)| *inbox == Inbox::First);
         // What goes to `first` must be stored before gateways believe that this worker knows of an heir.
         let _look = to_first.then_some(look);
+        let late: Vec<UserId> = progress.first.iter().cloned().collect();
+        let first = targets.iter().filter(|(_, inbox)| *inbox == Inbox::First);
+        progress.first.extend(first.map(|(user_id, _)| user_id.clone()));
+        let stored = &mut progress.stored;
         self.publish_all(incoming.sequence, &event, &entry, targets, stored)
             .await?;
+        let heirs = in_time(self.heirs(&late, stored)).await?;
         let told = stored
             .iter()
             .filter_map(|((user_id, inbox), accepted)| match (inbox, accepted) {
@@ -255,7 +273,8 @@ impl FanOut {
                     Some((*client_id, (self.topology.shard(user_id), *accepted)))
                 }
                 _ => None,
-            });
+            })
+            .chain(heirs);
         let in_standing = || self.standing.is_good();
         if !self.live.notify(incoming.lane, &entry, told, in_standing).await {
             return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
@@ -308,7 +327,7 @@ impl FanOut {
         &self,
         event: &Event,
         users: &[UserId],
-        stored: &Stored,
+        progress: &Progress,
     ) -> Result<Vec<Target>, Failure> {
         let sender: Option<ClientId> = match event {
             Event::Message(message) => Some(message.client_id),
@@ -322,8 +341,9 @@ impl FanOut {
         let mut targets = Vec::new();
         for user in users {
             let clients: &[ClientId] = clients.get(user).map_or(&[], |clients| clients);
-            if clients.is_empty() {
+            if clients.is_empty() || progress.first.contains(user) {
                 targets.push((user.clone(), Inbox::First));
+                continue;
             }
             targets.extend(
                 clients
@@ -332,8 +352,41 @@ impl FanOut {
                     .map(|client_id| (user.clone(), Inbox::Client(*client_id))),
             );
         }
-        targets.retain(|target| !stored.contains_key(target));
+        targets.retain(|target| !progress.stored.contains_key(target));
         Ok(targets)
+    }
+
+    /// The clients of users whose `first` was written to by more than one try: one of them may have inherited it
+    /// and read it between two tries, so it is told to read again.
+    async fn heirs(
+        &self,
+        late: &[UserId],
+        stored: &Stored,
+    ) -> Result<Vec<crate::live_lane::Stored>, Failure> {
+        if late.is_empty() {
+            return Ok(Vec::new());
+        }
+        let clients = self
+            .clients
+            .of(late)
+            .await
+            .map_err(|error| Failure::Weather(error.to_string()))?;
+        let mut heirs = Vec::new();
+        for (user_id, clients) in &clients {
+            let first = stored.get(&(user_id.clone(), Inbox::First));
+            if let Some(Some(accepted)) = first {
+                let place = Accepted {
+                    duplicate: true,
+                    ..*accepted
+                };
+                heirs.extend(
+                    clients
+                        .iter()
+                        .map(|client| (*client, (self.topology.shard(user_id), place))),
+                );
+            }
+        }
+        Ok(heirs)
     }
 
     /// Publishes to all of them at once and notes what was stored.
@@ -417,6 +470,14 @@ async fn in_time<T>(look_up: impl Future<Output = Result<T, Failure>>) -> Result
     tokio::time::timeout(LOOK_UP_TIMEOUT, look_up)
         .await
         .unwrap_or_else(|_| Err(Failure::Weather("Postgres does not answer".to_owned())))
+}
+
+/// What was given up may have been a change of the chat: the next event finds out anew who is in it.
+fn forget_chat(participants: &ParticipantsCache, incoming: &Incoming) {
+    let chat = incoming.subject.rsplit('.').next().unwrap_or_default();
+    if let Ok(chat_id) = chat.parse() {
+        participants.forget(chat_id);
+    }
 }
 
 fn wire_failure(error: &WireError) -> Failure {

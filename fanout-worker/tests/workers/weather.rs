@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidings_metadata::ModifyParticipants;
 use tidings_nats::{Inbox, chat_subject, inbox_stream};
-use tidings_protocol::{ChatId, Operation, RequestId};
+use tidings_protocol::{ChatId, ClientId, Operation, RequestId, UserId};
 use uuid::Uuid;
 
 use crate::support::{Gateway, PATIENCE, Person, System, Worker, changes, texts};
@@ -106,6 +106,29 @@ async fn a_full_chat_with_a_change_that_does_not_fit_is_emptied() {
     let expected: Vec<String> = (1..=500).map(|number| number.to_string()).collect();
     assert_eq!(texts(&entries)[&chat_id], expected);
     system.wait_until_fanned_out().await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_stored_under_first_is_not_stored_again_for_the_heir() {
+    let system = System::start(1).await;
+    let bob = system.register("bob").await;
+    let dave = UserId::new("dave").expect("a user id");
+    let before = Person {
+        user_id: dave.clone(),
+        client_id: ClientId(Uuid::new_v4()),
+    };
+    set_inbox_stream(&system, &before, "max_bytes", json!(1)).await;
+    system.chat(&[&bob.user_id, &dave]).await;
+    let worker = system.worker().await;
+    // All are written to at once: the answer for dave is on its way, or there.
+    system.wait_for_entries(&bob, 1).await;
+    let heir = system.register("dave").await;
+    set_inbox_stream(&system, &heir, "max_bytes", json!(1 << 26)).await;
+    system.wait_until_fanned_out().await;
+    assert_eq!(system.inbox(&dave, Inbox::First).await.len(), 1);
+    let inbox = Inbox::Client(heir.client_id);
+    assert_eq!(system.inbox(&dave, inbox).await.len(), 0);
     worker.stop().await;
 }
 
