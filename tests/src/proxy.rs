@@ -192,14 +192,18 @@ mod tests {
         proxy.cut();
         assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
 
-        let mut stream = TcpStream::connect(proxy.address()).await.expect("it listens again");
+        let mut stream = TcpStream::connect(proxy.address())
+            .await
+            .expect("it listens again");
         assert!(come_back(&mut stream, 1).await.expect("it passes"));
         proxy.half_close();
         assert_eq!(stream.read(&mut [0]).await.expect("an end, not an error"), 0);
         stream.write_all(&[4]).await.expect("the other way is open");
 
         proxy.set(Mode::Refuse);
-        let mut stream = TcpStream::connect(proxy.address()).await.expect("it is closed only then");
+        let mut stream = TcpStream::connect(proxy.address())
+            .await
+            .expect("it is closed only then");
         assert_eq!(stream.read(&mut [0]).await.unwrap_or(0), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use tidings_tests::faults::{FaultKind, RigOptions, RunOptions, default_dir, judge_again, run_faults};
 use tidings_tests::workload::WorkloadOptions;
 
@@ -40,6 +40,10 @@ struct Args {
     #[arg(long, default_value_t = 30.0, value_name = "S")]
     longest: f64,
 
+    /// How long nothing is done after a fault at most, in seconds.
+    #[arg(long, default_value_t = 12.0, value_name = "S")]
+    pause: f64,
+
     /// Messages a second, of all people together.
     #[arg(long, default_value_t = 20.0, value_name = "N")]
     sends: f64,
@@ -51,6 +55,22 @@ struct Args {
     /// Only judges what an earlier run left in DIR.
     #[arg(long, value_name = "DIR")]
     judge: Option<PathBuf>,
+}
+
+impl Args {
+    /// What makes this run again, elsewhere.
+    fn command(&self) -> String {
+        let mut command = format!(
+            "cargo run -p tidings-tests --bin faults -- --seed {} --minutes {} --nats {} --each {} --longest {} --pause {} --sends {}",
+            self.seed, self.minutes, self.nats, self.each, self.longest, self.pause, self.sends
+        );
+        if !self.only.is_empty() {
+            let names = self.only.iter().filter_map(ValueEnum::to_possible_value);
+            let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
+            command.push_str(&format!(" --only {}", names.join(",")));
+        }
+        command
+    }
 }
 
 fn main() -> ExitCode {
@@ -79,7 +99,12 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
         return Ok(outcome.is_clean());
     }
     let dir = args.dir.clone().unwrap_or_else(|| default_dir(args.seed));
-    eprintln!("seed {}, {} minutes, in {}", args.seed, args.minutes, dir.display());
+    eprintln!(
+        "seed {}, {} minutes, in {}",
+        args.seed,
+        args.minutes,
+        dir.display()
+    );
     let outcome = run_faults(&RunOptions {
         rig: RigOptions {
             dir: dir.clone(),
@@ -92,6 +117,7 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
         faults_max: usize::MAX,
         only: args.only.clone(),
         longest: Duration::from_secs_f64(args.longest),
+        longest_pause: Duration::from_secs_f64(args.pause),
         workload: WorkloadOptions {
             sends_per_second: args.sends,
             ..WorkloadOptions::default()
@@ -100,10 +126,7 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
     .await?;
     println!("{outcome}");
     if !outcome.is_clean() {
-        println!(
-            "again: cargo run -p tidings-tests --bin faults -- --seed {} --minutes {} --nats {} --each {} --longest {} --sends {}",
-            args.seed, args.minutes, args.nats, args.each, args.longest, args.sends
-        );
+        println!("again: {}", args.command());
     }
     Ok(outcome.is_clean())
 }

@@ -10,8 +10,8 @@ use anyhow::{Context as _, bail};
 use futures::future::try_join_all;
 use tidings_service::{EXIT_WITH_STDIN, NatsConnection, NatsSettings};
 use tidings_stack::{
-    Finder, NatsOptions, NatsPorts, NatsSecrets, NatsServer, Orphaned, Postgres, PostgresOptions, Probe, Server,
-    Spec, free_ports, let_postgres_through, new_secret,
+    Finder, NatsOptions, NatsPorts, NatsSecrets, NatsServer, Orphaned, Postgres, PostgresOptions, Probe,
+    Server, Spec, free_ports, let_postgres_through, new_secret,
 };
 use tokio::sync::Mutex;
 
@@ -169,9 +169,7 @@ impl Rig {
     }
 
     pub(super) fn link(&self, name: &str) -> &Link {
-        self.links
-            .get(name)
-            .expect("schedules name links that there are")
+        self.links.get(name).expect("schedules name links that there are")
     }
 
     fn processes(&self) -> impl Iterator<Item = &Process> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::future::try_join_all;
+use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -21,6 +21,8 @@ use crate::workload::{Workload, WorkloadOptions, WorkloadReport};
 const EMPTY_PATIENCE: Duration = Duration::from_secs(30);
 /// How often that is looked at.
 const EMPTY_INTERVAL: Duration = Duration::from_millis(200);
+/// After the end of a fault deliveries have to go on within this.
+const RESUME_MAX: Duration = Duration::from_secs(10);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct RunOptions {
     pub only: Vec<FaultKind>,
     /// How long a fault lasts at most.
     pub longest: Duration,
+    /// How long nothing is done after it at most.
+    pub longest_pause: Duration,
     /// What people do. `length` and the seed are this run's.
     pub workload: WorkloadOptions,
 }
@@ -110,6 +114,7 @@ async fn make_faults(rig: &Rig, options: &RunOptions) -> Vec<String> {
         rig.process_names(),
         rig.link_names(),
         options.longest,
+        options.longest_pause,
     );
     let began = Instant::now();
     let (mut made, mut failed) = (0, Vec::new());
@@ -120,8 +125,9 @@ async fn make_faults(rig: &Rig, options: &RunOptions) -> Vec<String> {
         }
         made += faults.len();
         let pause = faults[0].pause;
-        if let Err(error) = try_join_all(faults.iter().map(|fault| fault.happen(rig))).await {
-            failed.push(format!("{error:#}"));
+        // Each of them has to end, also when another one could not.
+        for result in join_all(faults.iter().map(|fault| fault.happen(rig))).await {
+            failed.extend(result.err().map(|error| format!("{error:#}")));
         }
         sleep(pause).await;
     }
@@ -211,7 +217,8 @@ impl fmt::Display for Outcome {
         }
         writeln!(f, "\nresumed at the latest after, by fault:")?;
         for (fault, wait) in &self.resumed {
-            writeln!(f, "{:>6.1} s  {fault}", wait.as_secs_f64())?;
+            let late = if *wait > RESUME_MAX { ", too late" } else { "" };
+            writeln!(f, "{:>6.1} s  {fault}{late}", wait.as_secs_f64())?;
         }
         if let Some(workload) = &self.workload {
             writeln!(f, "\n{workload}")?;

@@ -96,7 +96,9 @@ impl Store {
         let info: Value = self
             .patiently(&format!("STREAM.INFO.{CHATS}"), &json!({}))
             .await?;
-        info["state"]["messages"].as_u64().context("a stream has messages")
+        info["state"]["messages"]
+            .as_u64()
+            .context("a stream has messages")
     }
 
     async fn entries_of(
@@ -111,7 +113,9 @@ impl Store {
         };
         let user_id = unescape_user(user).with_context(|| format!("{subject} is nobody's inbox"))?;
         let client_id = (client != FIRST).then(|| client.parse()).transpose();
-        let client_id = client_id.ok().with_context(|| format!("{subject} is no client's inbox"))?;
+        let client_id = client_id
+            .ok()
+            .with_context(|| format!("{subject} is no client's inbox"))?;
         let mut from = 1;
         while let Some(stored) = self.bus.leader_next(stream, subject, from, TIMEOUT).await? {
             from = stored.sequence + 1;
