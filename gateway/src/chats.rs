@@ -8,7 +8,7 @@ use tidings_protocol::{ChatId, Error, ErrorCode, UserId};
 use tidings_service::outbox::{self, FlushError, Flushed};
 
 use crate::gateway::Gateway;
-use crate::unavailable::{CHAT_BUSY_RETRY_MS, database_error, unavailable};
+use crate::unavailable::{CHAT_BUSY_RETRY_MS, database_error, in_time, unavailable};
 
 /// Chats kept: of the size of what one gateway's clients are active in. One of 100 participants is about 10 KB.
 const CACHED_MAX: u64 = 50_000;
@@ -26,11 +26,11 @@ impl Gateway {
     /// The chat, for somebody who must be in it.
     pub(crate) async fn chat_of(&self, chat_id: ChatId, user_id: &UserId) -> Result<Arc<ChatRecord>, Error> {
         let load = || self.load_chat(chat_id);
-        let record = self
-            .chats
-            .get_or_load(&chat_id, load)
-            .await
-            .map_err(|error| database_error(&error))?;
+        let record = in_time(async {
+            let record = self.chats.get_or_load(&chat_id, load).await;
+            record.map_err(|error| database_error(&error))
+        })
+        .await?;
         let record =
             record.ok_or_else(|| Error::new(ErrorCode::NotFound, "there is no such chat").at("chatId"))?;
         if record.closed {

@@ -21,7 +21,7 @@ use crate::mailbox::{Ending, Mailbox};
 use crate::rate_limits::Unauthenticated;
 use crate::sessions::{SessionHandle, Superseded};
 use crate::take_over;
-use crate::unavailable::{database_error, unavailable};
+use crate::unavailable::{self, database_error, unavailable};
 use crate::wire::{Incoming, Wire};
 
 /// For the first hello.
@@ -188,11 +188,11 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
             Refused::closing(error.at("token"), close)
         })?;
     let changes_seen = gateway.changed_users.seen();
-    let registered = register(gateway, &claims, &hello).await?;
+    let registered = in_time(register(gateway, &claims, &hello)).await?;
     if let Some(removed) = registered.removed {
         gateway.after_removal(&claims.user, removed).await;
     }
-    let invalidations_sequence = announce(gateway, &claims, &registered).await?;
+    let invalidations_sequence = in_time(announce(gateway, &claims, &registered)).await?;
     if let Some(away_since) = registered.away_since {
         mark_absence(gateway, &claims, away_since).await?;
     }
@@ -225,6 +225,14 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
         invalidations_sequence,
         claims,
     })
+}
+
+/// What needs Postgres, or that it is unavailable.
+async fn in_time<T>(work: impl Future<Output = Result<T, Refused>>) -> Result<T, Refused> {
+    let work = async { Ok(work.await) };
+    unavailable::in_time(work)
+        .await
+        .unwrap_or_else(|error| Err(Refused::closing(error, CloseCode::Overloaded)))
 }
 
 async fn register(gateway: &Gateway, claims: &Claims, hello: &Hello) -> Result<Registered, Refused> {

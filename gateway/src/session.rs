@@ -24,6 +24,7 @@ use crate::mailbox::{Ending, Mail};
 use crate::rate_limits::{ClientLimit, RateLimits};
 use crate::sessions::SessionHandle;
 use crate::take_over;
+use crate::unavailable::in_time;
 use crate::wire::{Incoming, Wire, WriteError};
 
 /// Requests of one connection under way; beyond, its socket is not read until one is answered.
@@ -518,40 +519,43 @@ impl Session {
 async fn request(gateway: Arc<Gateway>, session: Arc<SessionHandle>, frame: ClientFrame) -> Done {
     let id = frame.id().expect("received is not a request");
     let mut renewed = None;
-    let result = match frame {
-        ClientFrame::CreateChat(request) => gateway.create_chat(&session, request).await,
-        ClientFrame::ModifyChatParticipants(request) => {
-            gateway.modify_chat_participants(&session, request).await
-        }
-        ClientFrame::ListChats(request) => gateway.list_chats(&session, request).await,
-        ClientFrame::GetChat(request) => gateway.get_chat(&session, request).await,
-        ClientFrame::ListClients(request) => gateway.list_clients(&session, request).await,
-        ClientFrame::RemoveClient(request) => gateway.remove_client(&session, request).await,
-        ClientFrame::RenewToken(request) => match gateway.renew_token(&session, &request.token).await {
-            Ok(claims) => {
-                let expires_at = claims.expires_at;
-                renewed = Some(claims);
-                Ok(Reply {
-                    token_expires_at: Some(expires_at),
-                    ..Reply::success(id)
-                })
+    let work = async {
+        match frame {
+            ClientFrame::CreateChat(request) => gateway.create_chat(&session, request).await,
+            ClientFrame::ModifyChatParticipants(request) => {
+                gateway.modify_chat_participants(&session, request).await
             }
-            Err(error) => Err(error),
-        },
-        ClientFrame::Ping(_) => Ok(Reply {
-            server_time: Some(clock::now()),
-            ..Reply::success(id)
-        }),
-        // Not retryable: this gateway will not learn it.
-        ClientFrame::CreateAttachment(_) => Err(Error::new(
-            ErrorCode::UnknownType,
-            "attachments are not served by this version",
-        )
-        .at("type")),
-        ClientFrame::Hello(_) | ClientFrame::SendMessage(_) | ClientFrame::Received(_) => {
-            unreachable!("handled by the session itself")
+            ClientFrame::ListChats(request) => gateway.list_chats(&session, request).await,
+            ClientFrame::GetChat(request) => gateway.get_chat(&session, request).await,
+            ClientFrame::ListClients(request) => gateway.list_clients(&session, request).await,
+            ClientFrame::RemoveClient(request) => gateway.remove_client(&session, request).await,
+            ClientFrame::RenewToken(request) => match gateway.renew_token(&session, &request.token).await {
+                Ok(claims) => {
+                    let expires_at = claims.expires_at;
+                    renewed = Some(claims);
+                    Ok(Reply {
+                        token_expires_at: Some(expires_at),
+                        ..Reply::success(id)
+                    })
+                }
+                Err(error) => Err(error),
+            },
+            ClientFrame::Ping(_) => Ok(Reply {
+                server_time: Some(clock::now()),
+                ..Reply::success(id)
+            }),
+            // Not retryable: this gateway will not learn it.
+            ClientFrame::CreateAttachment(_) => Err(Error::new(
+                ErrorCode::UnknownType,
+                "attachments are not served by this version",
+            )
+            .at("type")),
+            ClientFrame::Hello(_) | ClientFrame::SendMessage(_) | ClientFrame::Received(_) => {
+                unreachable!("handled by the session itself")
+            }
         }
     };
+    let result = in_time(work).await;
     Done {
         reply: answer(id, result),
         sent_to: None,

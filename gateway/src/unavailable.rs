@@ -1,5 +1,7 @@
 //! Postgres' and JetStream's trouble, as clients hear of it.
 
+use std::time::Duration;
+
 use tidings_metadata::DatabaseError;
 use tidings_nats::PublishError;
 use tidings_protocol::{Error, ErrorCode};
@@ -8,6 +10,17 @@ use tidings_protocol::{Error, ErrorCode};
 pub(crate) const CHAT_BUSY_RETRY_MS: u64 = 500;
 /// How soon to come back while something is down: reconnects and elections take seconds.
 const UNAVAILABLE_RETRY_MS: u64 = 1000;
+
+/// For what needs Postgres. It ends its own statements after 10 s and a caller waits 3 s for a connection; one that is
+/// stopped, or cut off without a word, ends nothing.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What needs Postgres, or that it is unavailable. What was begun may have been done.
+pub(crate) async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(DATABASE_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| Err(unavailable("the database does not answer")))
+}
 
 /// Not known whether it was done.
 pub(crate) fn unavailable(message: &str) -> Error {

@@ -17,19 +17,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) async fn watch(metadata: Metadata, condition: Condition) {
     let mut answered = Instant::now();
     loop {
-        match metadata.clock().await {
-            Ok(_) => {
-                answered = Instant::now();
-                metrics::gauge!("tidings_postgres_up").set(1);
-                condition.holds();
+        // One that is stopped, or cut off without a word, does not even say that it fails.
+        let clock = tokio::time::timeout(PATIENCE, metadata.clock()).await;
+        let failure = match clock {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("Postgres is silent".to_owned()),
+        };
+        if let Some(error) = failure {
+            metrics::gauge!("tidings_postgres_up").set(0);
+            tracing::debug!(error, "Postgres does not answer");
+            if answered.elapsed() >= PATIENCE {
+                condition.fails(error);
             }
-            Err(error) => {
-                metrics::gauge!("tidings_postgres_up").set(0);
-                tracing::debug!(%error, "Postgres does not answer");
-                if answered.elapsed() >= PATIENCE {
-                    condition.fails(error.to_string());
-                }
-            }
+        } else {
+            answered = Instant::now();
+            metrics::gauge!("tidings_postgres_up").set(1);
+            condition.holds();
         }
         tokio::time::sleep(INTERVAL).await;
     }

@@ -3,5 +3,6 @@
 
 mod confirming;
 mod connections;
+mod postgres;
 mod restarts;
 mod support;
