@@ -18,6 +18,10 @@ use crate::delivery::Body;
 use crate::ensure_durable::ensure_durable;
 use crate::inbox_session::{Reading, Stored};
 
+mod found;
+
+use self::found::Found;
+
 /// A call about a durable that takes longer: its node is down, or busy. The inbox is read by Direct Get then.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// For a read. One that is sent while a stream has no leader is answered by nobody, and must not outlast the election.
@@ -68,48 +72,6 @@ struct Durable {
     reply: String,
     /// The consumer sequence that the next message must have. Anything else went to another gateway's pull.
     next: u64,
-}
-
-/// What was found so far, subject by subject.
-#[derive(Debug)]
-struct Found {
-    messages: Vec<StoredMessage>,
-    /// Up to where each subject was read.
-    read: Vec<u64>,
-    /// Whether each subject was read to what seemed to be its end.
-    open: Vec<bool>,
-    /// Beyond this, a subject that was not read to its end may hold something.
-    bound: u64,
-}
-
-impl Found {
-    /// Nothing, of so many subjects that all were read up to a sequence.
-    fn new(read_up_to: u64, subjects: usize) -> Self {
-        Self {
-            messages: Vec::new(),
-            read: vec![read_up_to; subjects],
-            open: vec![true; subjects],
-            bound: u64::MAX,
-        }
-    }
-
-    /// What follows in a subject, and whether there is more.
-    fn add(&mut self, subject: usize, messages: Vec<StoredMessage>, more: bool) {
-        if let Some(last) = messages.last() {
-            self.read[subject] = last.sequence;
-            if more {
-                self.open[subject] = false;
-                self.bound = self.bound.min(last.sequence);
-            }
-        }
-        self.messages.extend(messages);
-    }
-
-    /// The last sequence that was found.
-    fn last(&self) -> u64 {
-        let sequences = self.messages.iter().map(|message| message.sequence);
-        sequences.max().unwrap_or(0)
-    }
 }
 
 impl InboxReader {
@@ -312,6 +274,7 @@ impl InboxReader {
         let reads = futures::future::try_join_all(reads).await?;
         let mut found = Found::new(reading.from - 1, self.subjects.len());
         for (index, (messages, more)) in reads.into_iter().enumerate() {
+            let messages = messages.into_iter().map(|message| (message.sequence, message));
             found.add(index, messages, more);
         }
         self.confirm_end(found).await
@@ -319,49 +282,30 @@ impl InboxReader {
 
     /// Whoever answered may have been behind, and each subject was read at another moment: the leader says what
     /// follows in each. Only if nothing does, everything is read.
-    async fn confirm_end(&self, mut found: Found) -> Result<Read, ApiError> {
-        let mut verified = 0;
+    async fn confirm_end(&self, mut found: Found<StoredMessage>) -> Result<Read, ApiError> {
         for _ in 0..CONFIRMATIONS_MAX {
-            let next = self.all_next(&found).await?;
-            let Some(first) = next.iter().map(|(_, message)| message.sequence).min() else {
-                // What was found was stored before the leader was asked, and so was everything before it.
-                return Ok(self.read_up_to(found, u64::MAX, true));
-            };
-            verified = first.min(found.last());
-            for (index, message) in next {
-                found.add(index, vec![message], false);
+            let asked = found.questions().map(|(index, from)| async move {
+                let next = self
+                    .bus
+                    .leader_next(&self.stream, &self.subjects[index], from, READ_TIMEOUT);
+                Ok(next.await?.map(|message| (index, message.sequence, message)))
+            });
+            let next = futures::future::try_join_all(asked).await?;
+            if found.answers(next.into_iter().flatten().collect()) {
+                break;
             }
         }
-        Ok(self.read_up_to(found, verified, false))
-    }
-
-    /// What follows in each subject that was read to its end, by subject.
-    async fn all_next(&self, found: &Found) -> Result<Vec<(usize, StoredMessage)>, ApiError> {
-        let open = (0..self.subjects.len()).filter(|index| found.open[*index]);
-        let asked = open.map(|index| async move {
-            let from = found.read[index] + 1;
-            let next = self
-                .bus
-                .leader_next(&self.stream, &self.subjects[index], from, READ_TIMEOUT);
-            Ok(next.await?.map(|message| (index, message)))
-        });
-        let next = futures::future::try_join_all(asked).await?;
-        Ok(next.into_iter().flatten().collect())
-    }
-
-    /// What was found up to a sequence, and up to where every subject was read.
-    fn read_up_to(&self, mut found: Found, verified: u64, end: bool) -> Read {
-        let verified = verified.min(found.bound);
-        found.messages.sort_by_key(|message| message.sequence);
-        found.messages.retain(|message| message.sequence <= verified);
-        let messages = found.messages.iter();
-        Read {
-            entries: messages
-                .filter_map(|message| self.stored(message.sequence, &message.subject, &message.payload))
-                .collect(),
-            through: found.last(),
-            complete: end && found.bound == u64::MAX,
-        }
+        let (messages, complete) = found.finish();
+        let through = messages.last().map_or(0, |(sequence, _)| *sequence);
+        let entries = messages
+            .iter()
+            .filter_map(|(sequence, message)| self.stored(*sequence, &message.subject, &message.payload))
+            .collect();
+        Ok(Read {
+            entries,
+            through,
+            complete,
+        })
     }
 
     /// An entry that cannot be read is skipped, told and kept: a newer gateway may read it.

@@ -149,7 +149,7 @@ async fn mark_and_delete(
         .purge_subject_up_to(&inbox_stream(shard), subject, inbox.last, TIMEOUT)
         .await?;
     metrics::counter!("tidings_expired_entries_total").increment(deleted);
-    tracing::info!(
+    tracing::debug!(
         subject,
         entries = deleted,
         "entries that nobody confirmed have expired"
@@ -205,7 +205,7 @@ impl Old {
                 Err(_) => (message.stored_at, None),
             };
             if happened_at >= before {
-                tracing::warn!(
+                tracing::debug!(
                     subject = message.subject,
                     stream.sequence = message.sequence,
                     "an entry is younger than its place says: a clock was wrong; it is kept"
