@@ -15,6 +15,11 @@ async fn a_client_that_is_removed_leaves_nothing_behind() {
     let mut alice = Device::of(system, &elsewhere("alice")).await;
     // The phone inherits what waits.
     let chat = alice.create_group(std::slice::from_ref(&phone.user_id)).await;
+    eventually("something waits", async || {
+        let waits = stored.entries(&phone.user_id, Inbox::First).await;
+        if waits == 1 { Ok(()) } else { Err(waits) }
+    })
+    .await;
     let mut removed = Device::on(system, 0, &phone, Codec::Json).await;
     let mut other = Device::on(system, 1, &tablet, Codec::Json).await;
     alice.say(chat, "a").await;
