@@ -183,16 +183,16 @@ impl Live {
     fn message(&self, payload: &[u8]) {
         match LiveMessage::decode(payload) {
             Ok(LiveMessage::Notice(notice)) => {
-                let arrival = self.state.lock().workers.notice(
-                    notice.worker,
-                    notice.number,
-                    notice.lane,
-                    Instant::now(),
-                );
+                let (arrival, stamp_now) = {
+                    let workers = &mut self.state.lock().workers;
+                    let now = Instant::now();
+                    let arrival = workers.notice(notice.worker, notice.number, notice.lane, now);
+                    (arrival, workers.stamp())
+                };
                 if arrival.verdict == Verdict::Gap {
                     self.doubt("gap");
                 }
-                self.deliver(&notice, arrival.stamp);
+                self.deliver(&notice, arrival.stamp, stamp_now);
             }
             Ok(LiveMessage::Beacon(beacon)) => {
                 let (verdict, anew) = self.state.lock().workers.beacon(&beacon, Instant::now());
@@ -212,7 +212,7 @@ impl Live {
         }
     }
 
-    fn deliver(&self, notice: &Notice, stamp: u64) {
+    fn deliver(&self, notice: &Notice, stamp: u64, stamp_now: u64) {
         let entry = match Entry::decode(&notice.entry) {
             Ok(entry) => Arc::new(entry),
             Err(error) => {
@@ -228,6 +228,7 @@ impl Live {
                     sequence: recipient.sequence,
                     bytes: notice.entry.len(),
                     stamp,
+                    stamp_now,
                     stored_before: recipient.stored_before,
                 });
             }

@@ -22,6 +22,8 @@ pub(crate) struct Told {
     pub(crate) bytes: usize,
     /// The inbox must be read once after this stamp was given before this is delivered (`workers.rs`).
     pub(crate) stamp: u64,
+    /// The last stamp that was given: a reading that begins now is after all of them.
+    pub(crate) stamp_now: u64,
     /// Only the inbox tells whether it is still there.
     pub(crate) stored_before: bool,
 }
@@ -84,9 +86,9 @@ impl Mailbox {
         {
             let mut state = self.state.lock();
             let in_order = told.stamp <= state.stamp && state.suspected == 0 && !state.unfenced;
-            state.stamp = state.stamp.max(told.stamp);
             if state.doubt {
                 // A reading follows anyway.
+                state.stamp = state.stamp.max(told.stamp_now);
                 return;
             }
             if in_order && !told.stored_before && state.notices < NOTICES_MAX {
@@ -97,6 +99,7 @@ impl Mailbox {
                     bytes: told.bytes,
                 });
             } else {
+                state.stamp = state.stamp.max(told.stamp_now);
                 state.doubt();
             }
         }
@@ -258,6 +261,7 @@ mod tests {
             sequence,
             bytes: 1,
             stamp,
+            stamp_now: stamp,
             stored_before,
         }
     }
@@ -289,6 +293,19 @@ mod tests {
         mailbox.notice(told(9, 3, false));
         mailbox.notice(told(10, 2, false));
         assert_eq!(taken(&mailbox), ["9", "10"], "read since both lanes began");
+    }
+
+    #[test]
+    fn one_reading_is_after_all_lanes_that_have_begun() {
+        let mailbox = Mailbox::default();
+        let first = Told {
+            stamp_now: 7,
+            ..told(5, 3, false)
+        };
+        mailbox.notice(first);
+        assert_eq!(taken(&mailbox), ["Doubt"]);
+        mailbox.notice(told(6, 7, false));
+        assert_eq!(taken(&mailbox), ["6"]);
     }
 
     #[test]
