@@ -17,6 +17,7 @@ const REASON_CHARS_MAX: usize = 500;
 pub(crate) async fn dead_letter(
     bus: &Bus,
     incoming: &Incoming,
+    payload: Bytes,
     reason: &str,
     tries: u32,
 ) -> Result<(), PublishError> {
@@ -30,7 +31,6 @@ pub(crate) async fn dead_letter(
     );
     headers.insert(HEADER_TRIES, tries.to_string());
     let subject = dead_letter_subject(&incoming.subject);
-    let payload = incoming.payload.clone();
     let mut result = bus
         .publish(subject.clone(), headers.clone(), payload, PUBLISH_TIMEOUT)
         .await;

@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tidings_metadata::Metadata;
 use tidings_nats::{
-    Accepted, ApiError, Bus, Entry, Event, FIRST, Inbox, Lane, PublishError, Topology, WireError,
+    Accepted, ApiError, Bus, CHATS, Entry, Event, FIRST, Inbox, Lane, PublishError, Topology, WireError,
     chat_subject, escape_user, event_headers, inbox_subject,
 };
 use tidings_protocol::{ClientId, UserId};
@@ -25,6 +25,7 @@ use crate::live_lane::LiveLane;
 use crate::overflow_marks::OverflowMarks;
 use crate::participants::{Participants, ParticipantsCache, ParticipantsError};
 use crate::partition_trials::Suspects;
+use crate::payloads::Held;
 use crate::publish_permits::PublishPermits;
 use crate::standing::Standing;
 use crate::trials::{Condemned, Trials};
@@ -48,8 +49,8 @@ pub(crate) struct Incoming {
     pub(crate) subject: String,
     /// As the gateway wrote them.
     pub(crate) headers: HeaderMap,
-    /// The event.
-    pub(crate) payload: Bytes,
+    /// The event. Without it, it is read again when it is needed.
+    pub(crate) payload: Option<(Bytes, Held)>,
 }
 
 impl std::fmt::Debug for Incoming {
@@ -57,7 +58,10 @@ impl std::fmt::Debug for Incoming {
         f.debug_struct("Incoming")
             .field("sequence", &self.sequence)
             .field("subject", &self.subject)
-            .field("payload_bytes", &self.payload.len())
+            .field(
+                "payload_bytes",
+                &self.payload.as_ref().map(|(payload, _)| payload.len()),
+            )
             .finish_non_exhaustive()
     }
 }
@@ -144,17 +148,41 @@ impl FanOut {
     ) -> Outcome {
         let mut attempts = Tries::default();
         while !cancelled.is_cancelled() {
-            let stored = dead_letter(&self.bus, incoming, reason, tries).await;
-            let Err(error) = stored else {
-                return Outcome::Finished;
-            };
+            match self.bury(incoming, reason, tries).await {
+                Ok(()) => return Outcome::Finished,
+                Err(error) => tracing::debug!(error, "a dead letter was not stored; trying again"),
+            }
             attempts.count_one();
-            tracing::debug!(%error, "a dead letter was not stored; trying again");
             cancelled
                 .run_until_cancelled(tokio::time::sleep(attempts.delay()))
                 .await;
         }
         Outcome::Abandoned
+    }
+
+    /// One try of that. Says why not.
+    async fn bury(&self, incoming: &Incoming, reason: &str, tries: u32) -> Result<(), String> {
+        match self.payload(incoming).await {
+            Ok(Some(payload)) => dead_letter(&self.bus, incoming, payload, reason, tries)
+                .await
+                .map_err(|error| error.to_string()),
+            Ok(None) => Ok(()),
+            Err(_) => Err("CHATS does not answer".to_owned()),
+        }
+    }
+
+    /// What the event says; nothing, if it has left CHATS meanwhile: another worker has finished it.
+    async fn payload(&self, incoming: &Incoming) -> Result<Option<Bytes>, Failure> {
+        if let Some((payload, _)) = &incoming.payload {
+            return Ok(Some(payload.clone()));
+        }
+        metrics::counter!("tidings_fanout_read_again_total").increment(1);
+        let stored = self
+            .bus
+            .leader_message(CHATS, incoming.sequence, PUBLISH_TIMEOUT)
+            .await
+            .map_err(|error| Failure::Weather(format!("CHATS does not answer: {error}")))?;
+        Ok(stored.map(|stored| stored.payload))
     }
 
     async fn work(
@@ -204,15 +232,13 @@ impl FanOut {
                         .await;
                     continue;
                 }
-                Err(Failure::Poison(reason)) => {
-                    match dead_letter(&self.bus, incoming, &reason, tries.count()).await {
-                        Ok(()) => {
-                            forget_chat(participants, incoming);
-                            return Outcome::Finished;
-                        }
-                        Err(error) => format!("{reason}; and the dead letter was not stored: {error}"),
+                Err(Failure::Poison(reason)) => match self.bury(incoming, &reason, tries.count()).await {
+                    Ok(()) => {
+                        forget_chat(participants, incoming);
+                        return Outcome::Finished;
                     }
-                }
+                    Err(error) => format!("{reason}; and the dead letter was not stored: {error}"),
+                },
             };
             metrics::counter!("tidings_fanout_retries_total").increment(1);
             if tries.is_news() {
@@ -241,14 +267,17 @@ impl FanOut {
         if !self.standing.is_good() {
             return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
         }
-        let event = Event::decode(&incoming.payload).map_err(|error| wire_failure(&error))?;
+        let Some(payload) = self.payload(incoming).await? else {
+            return Ok("gone");
+        };
+        let event = Event::decode(&payload).map_err(|error| wire_failure(&error))?;
         if chat_subject(self.topology.partition(event.chat_id()), event.chat_id()) != incoming.subject {
             return Err(Failure::Poison("its subject is not that of its chat".to_owned()));
         }
         #[cfg(debug_assertions)]
         self.faults.strike(&event);
-        let entry = Entry::encode_around(incoming.sequence, &incoming.payload)
-            .map_err(|error| wire_failure(&error))?;
+        let entry =
+            Entry::encode_around(incoming.sequence, &payload).map_err(|error| wire_failure(&error))?;
         let recipients = self.recipients(&event, incoming.sequence, participants);
         let Some(users) = in_time(recipients).await? else {
             // A copy of a change that was fanned out before a later one.

@@ -18,6 +18,7 @@ mod participants;
 mod partition_reader;
 mod partition_task;
 mod partition_trials;
+mod payloads;
 mod publish_permits;
 mod sessions;
 mod shares;

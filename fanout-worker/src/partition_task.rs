@@ -18,15 +18,19 @@ use tidings_service::{NatsConnection, NatsState, Tasks};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::chat_queue::ChatKey;
 use crate::fan_out::{FanOut, Incoming, Outcome};
 use crate::participants::ParticipantsCache;
 use crate::partition_reader::{Action, Delivery, Event, PartitionReader};
 use crate::partition_trials::Suspects;
+use crate::payloads::Payloads;
 
 /// For a reset or an unpin: an election of the consumer takes about as long.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 /// How exact the reader's timers are.
 const TICK: Duration = Duration::from_millis(200);
+/// What an event costs beside its content: headers, subjects, its place in the queue.
+const EVENT_BYTES: usize = 512;
 /// Which header names the pin.
 const PIN_HEADER: &str = "Nats-Pin-Id";
 /// Which header of a status says how much of a pull is unanswered.
@@ -72,6 +76,7 @@ pub(crate) struct PartitionTask {
     cancels: HashMap<u64, CancellationToken>,
     resets: u64,
     survey: Arc<Mutex<Option<Survey>>>,
+    payloads: Arc<Payloads>,
 }
 
 /// What was suspect when this worker was pinned.
@@ -110,6 +115,7 @@ impl PartitionTask {
             cancels: HashMap::new(),
             resets: 0,
             survey: Arc::default(),
+            payloads: Arc::default(),
         };
         (task, handle)
     }
@@ -192,14 +198,16 @@ impl PartitionTask {
             tracing::warn!(subject = %message.subject, "a message is not from the consumer");
             return Event::Doubt;
         };
-        let chat = message.subject.splitn(3, '.').nth(2).unwrap_or_default();
+        let chat: ChatKey = message.subject.splitn(3, '.').nth(2).unwrap_or_default().into();
+        let held = self.payloads.hold(&chat, message.payload.len());
+        let kept = held.as_ref().map_or(0, |_| message.payload.len());
         Event::Delivered {
             generation,
             pin: header(&message, PIN_HEADER).map(str::to_owned),
             info,
             delivery: Delivery {
-                chat: chat.into(),
-                bytes: message.length,
+                chat,
+                bytes: kept + EVENT_BYTES,
                 reply,
                 content: Incoming {
                     sequence: info.stream_sequence,
@@ -209,7 +217,7 @@ impl PartitionTask {
                     },
                     subject: message.subject.to_string(),
                     headers: message.headers.unwrap_or_default(),
-                    payload: message.payload,
+                    payload: held.map(|held| (message.payload, held)),
                 },
             },
         }

@@ -208,6 +208,17 @@ impl Bus {
         self.leader_get(stream, &body, timeout).await
     }
 
+    /// The message at a sequence, asked of the stream's leader.
+    pub async fn leader_message(
+        &self,
+        stream: &str,
+        sequence: u64,
+        timeout: Duration,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        let body = serde_json::json!({ "seq": sequence });
+        self.leader_get(stream, &body, timeout).await
+    }
+
     /// The last message of a subject, asked of the stream's leader.
     pub async fn leader_last(
         &self,
