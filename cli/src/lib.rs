@@ -4,6 +4,7 @@
 mod bench;
 mod chat;
 mod data_dir;
+mod dead_letters;
 mod decode;
 mod look;
 mod print;
@@ -44,6 +45,7 @@ enum Command {
     Inbox(look::InboxArgs),
     ChatInfo(look::ChatInfoArgs),
     Clients(look::ClientsArgs),
+    DeadLetters(dead_letters::DeadLettersArgs),
     Decode(decode::DecodeArgs),
     Bench(bench::BenchArgs),
     /// The WebSocket edge: clients connect here.
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Inbox(args) => look::inbox(&args),
         Command::ChatInfo(args) => look::chat_info(&args),
         Command::Clients(args) => look::clients(&args),
+        Command::DeadLetters(args) => dead_letters::main(args),
         Command::Decode(args) => decode::main(&args),
         Command::Bench(args) => bench::main(args),
         Command::Gateway(config) => {

@@ -1,4 +1,4 @@
-//! Looking inside a running system: what the operators' commands share. They read, and change nothing.
+//! Looking inside a running system: what the operators' commands share. Those of this module read, and change nothing.
 
 mod chat_info;
 mod clients;
@@ -24,7 +24,7 @@ pub(crate) use inbox::{InboxArgs, main as inbox};
 pub(crate) use where_user::{WhereArgs, main as where_user};
 
 /// For one question. An election of JetStream, at whose end a question is answered, takes less.
-const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 /// A command asks one thing after the other.
 const POSTGRES_CONNECTIONS_MAX: u32 = 2;
 
@@ -34,7 +34,7 @@ const POSTGRES_CONNECTIONS_MAX: u32 = 2;
 pub(crate) struct LookArgs {
     /// Print JSON, for programs.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 
     #[command(flatten)]
     dir: DataDir,
@@ -61,9 +61,9 @@ fn only_connections(argument: Arg) -> Arg {
 
 /// A system that is looked into.
 #[derive(Debug)]
-struct Look {
-    bus: Bus,
-    topology: Topology,
+pub(crate) struct Look {
+    pub(crate) bus: Bus,
+    pub(crate) topology: Topology,
     metadata: Metadata,
     /// Postgres' clock when the command began; ages are told by it.
     now: Timestamp,
@@ -73,7 +73,7 @@ struct Look {
 
 impl LookArgs {
     /// Connects to the system of --dir; else to what the URLs name; else to the system in the default folder.
-    async fn connect(&self) -> anyhow::Result<Look> {
+    pub(crate) async fn connect(&self) -> anyhow::Result<Look> {
         let mut common = self.common.clone();
         let urls = common.nats_url.is_some()
             || common.nats_url_file.is_some()
@@ -111,7 +111,7 @@ impl Look {
     }
 
     /// How long ago something was, which is never in the future.
-    fn age(&self, then: Timestamp) -> Duration {
+    pub(crate) fn age(&self, then: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.now.0 - then.0).unwrap_or(0))
     }
 }
@@ -128,7 +128,7 @@ fn describe(url: &str) -> String {
 }
 
 /// Runs a command that prints what it found, as JSON or for people.
-fn run<T: serde::Serialize>(
+pub(crate) fn run<T: serde::Serialize>(
     args: &LookArgs,
     find: impl AsyncFnOnce(&Look) -> anyhow::Result<T>,
     show: impl FnOnce(&Look, &T) -> String,

@@ -12,6 +12,7 @@ mod durable;
 mod event;
 mod headers;
 mod invalidation;
+mod letter;
 mod live;
 mod lost;
 mod publish;
@@ -33,6 +34,7 @@ pub use headers::{
     TRIES as HEADER_TRIES, event_headers,
 };
 pub use invalidation::Invalidation;
+pub use letter::LetterMessage;
 pub use live::{Beacon, Lane, LiveMessage, Notice, Recipient};
 pub use lost::{LOST_CHATS_MAX, LOST_KIND, Lost};
 pub use publish::{Accepted, PublishError};

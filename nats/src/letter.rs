@@ -1,0 +1,127 @@
+//! Reading `DEAD_LETTERS`, with the headers that say why.
+
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+use tidings_protocol::Timestamp;
+
+use crate::DEAD_LETTERS;
+use crate::api::{ApiError, Bus};
+use crate::headers::{REASON, TRIES};
+
+/// A dead letter as it is stored.
+#[derive(Clone, Debug)]
+pub struct LetterMessage {
+    /// `dead.<partition>.<chat token>`.
+    pub subject: String,
+    /// Its stream sequence in `DEAD_LETTERS`.
+    pub sequence: u64,
+    /// When it was put there, by the server's clock.
+    pub stored_at: Timestamp,
+    /// The event's own, the reason and the number of tries.
+    pub headers: HeaderMap,
+    /// The event.
+    pub payload: Bytes,
+}
+
+impl LetterMessage {
+    /// The value of a header.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).map(async_nats::HeaderValue::as_str)
+    }
+
+    /// The headers that the event had before it died, without its deduplication id.
+    pub fn own_headers(&self) -> HeaderMap {
+        let mut own = HeaderMap::new();
+        for (name, values) in self.headers.iter() {
+            let text = name.to_string();
+            if text.starts_with("Nats-") || text == REASON || text == TRIES {
+                continue;
+            }
+            for value in values {
+                own.append(name.clone(), value.clone());
+            }
+        }
+        own
+    }
+}
+
+impl Bus {
+    /// The first dead letter from a sequence on, asked of the stream's leader.
+    pub async fn letter_from(&self, from: u64, timeout: Duration) -> Result<Option<LetterMessage>, ApiError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            message: Stored,
+        }
+        #[derive(Deserialize)]
+        struct Stored {
+            subject: String,
+            seq: u64,
+            time: Timestamp,
+            #[serde(default)]
+            hdrs: String,
+            #[serde(default)]
+            data: String,
+        }
+        let body = json!({ "seq": from, "next_by_subj": ">" });
+        let subject = format!("STREAM.MSG.GET.{DEAD_LETTERS}");
+        let stored = match self.api::<Answer>(&subject, &body, timeout).await {
+            Ok(answer) => answer.message,
+            Err(error) if error.not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let decode = |text: &str| {
+            let bytes = BASE64.decode(text);
+            bytes.map_err(|error| ApiError::Malformed(error.to_string()))
+        };
+        Ok(Some(LetterMessage {
+            subject: stored.subject,
+            sequence: stored.seq,
+            stored_at: stored.time,
+            headers: headers(&String::from_utf8_lossy(&decode(&stored.hdrs)?)),
+            payload: decode(&stored.data)?.into(),
+        }))
+    }
+}
+
+/// Reads `NATS/1.0`, then a line for each header.
+fn headers(text: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in text.lines().skip(1) {
+        if let Some((name, value)) = line.split_once(':') {
+            headers.append(name, value.trim());
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_events_own_headers_are_told_from_ours() {
+        let text = "NATS/1.0\r\nNats-Msg-Id: dead.7\r\nTidings-Kind: message\r\nTidings-Reason: malformed: empty\r\nTidings-Tries: 1\r\n\r\n";
+        let letter = LetterMessage {
+            subject: String::new(),
+            sequence: 7,
+            stored_at: Timestamp(0),
+            headers: headers(text),
+            payload: Bytes::new(),
+        };
+        assert_eq!(letter.header(REASON), Some("malformed: empty"));
+        let own = letter.own_headers();
+        assert_eq!(
+            (
+                own.len(),
+                own.get("Tidings-Kind").map(async_nats::HeaderValue::as_str)
+            ),
+            (1, Some("message"))
+        );
+    }
+}
