@@ -3,6 +3,7 @@
 mod cluster;
 mod doubts;
 mod durables;
+mod moves;
 mod session_keys;
 mod split;
 mod stopped_worker;
