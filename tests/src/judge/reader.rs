@@ -1,7 +1,9 @@
 //! Goes through what one client saw, in the order in which it saw it.
 
+mod delivery;
+mod ending;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::ops::Bound;
 use std::time::Duration;
 
 use tidings_protocol::{
@@ -11,7 +13,7 @@ use tidings_protocol::{
 use super::chat_log::{Content, key_of};
 use super::index::{Client, Index, Key, short};
 use super::report::{Focus, Report};
-use super::standing::{Standing, is_for, is_trimmed};
+use super::standing::Standing;
 use super::verdict::{Figures, Kind};
 use super::weather::Weather;
 use crate::history::{Moment, What};
@@ -208,163 +210,6 @@ impl<'a> Reader<'a> {
         told.insert(update.seq, update.you != You::Removed);
     }
 
-    fn delivered(
-        &mut self,
-        number: usize,
-        position: usize,
-        delivery: u64,
-        place: Place,
-        report: &mut Report,
-    ) {
-        let at = self.index.record_at(position).at;
-        self.number(number, position, delivery, Some(place), report);
-        let connected = self.connected.entry(number).or_default();
-        let twice = !connected.shown.insert(place);
-        let last = connected.last.entry(place.0).or_default();
-        let before = std::mem::replace(last, place.1.max(*last));
-        if twice {
-            self.broken(report, Kind::TwiceOnConnection, position, place, "it came before");
-        } else if before > place.1 {
-            let what = format!("it came after seq {before}");
-            self.broken(report, Kind::OrderBroken, position, place, &what);
-            // The hole that the later one left is told by this.
-            self.holes.remove(&place);
-        }
-        self.stranger(position, place, report);
-        self.after_removal(position, place, report);
-        self.again(number, position, place, report);
-        let shown = self.shown.entry(place).or_default();
-        shown.on.push((number, at));
-        let unconfirmed = shown.confirmed.is_none();
-        let event = self.index.chats[&place.0].events.get(&place.1);
-        // What was shown is kept until it is confirmed, whether or not it had to be shown.
-        if unconfirmed
-            && event.is_some_and(|event| {
-                is_for(event, &self.client.user_id, self.client_id) != Some(false)
-                    && !is_trimmed(&self.client.trims, place.0, event)
-            })
-        {
-            self.outstanding.entry(place.0).or_default().insert(place.1);
-        }
-        if self.newest == Some(number) && at < self.standing.removed {
-            self.holes_below(number, position, place);
-        }
-    }
-
-    /// Whether it came to somebody whom it was not for.
-    fn stranger(&self, position: usize, place: Place, report: &mut Report) {
-        let told = self.told.get(&place.0);
-        let out = told
-            .and_then(|told| told.range(..place.1).next_back())
-            .filter(|(_, is_in)| !**is_in);
-        let event = self.index.chats[&place.0].events.get(&place.1);
-        let Some(event) = event else { return };
-        if matches!(&event.content, Content::Message { key, .. } if key.client_id == self.client_id) {
-            return;
-        }
-        let adds_it =
-            matches!(&event.content, Content::Update(update) if update.added.contains(&self.client.user_id));
-        if let Some((seq, _)) = out
-            && !adds_it
-        {
-            let what = format!("it was told at seq {seq} that it is out");
-            self.broken(report, Kind::AfterRemoved, position, place, &what);
-        } else if is_for(event, &self.client.user_id, self.client_id) == Some(false) {
-            let what = format!("{} was not in the chat", self.client.user_id);
-            self.broken(report, Kind::NotAParticipant, position, place, &what);
-        }
-    }
-
-    /// Whether it came to a client that was removed long before.
-    fn after_removal(&mut self, position: usize, place: Place, report: &mut Report) {
-        let Some(removed) = self.standing.removal_known.filter(|_| !self.outlived) else {
-            return;
-        };
-        let enough = removed.plus(REMOVAL_TAKES);
-        if self.index.record_at(position).at > enough && self.weather.is_calm(removed, enough) {
-            self.outlived = true;
-            let what = format!("its client was removed at {removed}");
-            self.broken(report, Kind::RemovedReturned, position, place, &what);
-        }
-    }
-
-    /// Whether it came again although that had been ruled out.
-    fn again(&mut self, number: usize, position: usize, place: Place, report: &mut Report) {
-        let Some(shown) = self.shown.get_mut(&place) else {
-            return;
-        };
-        let Some((on, confirmed)) = shown.confirmed else {
-            return;
-        };
-        if on == number || shown.again {
-            // On one connection it is told as that.
-            return;
-        }
-        let enough = confirmed.plus(CONFIRM_TAKES);
-        let closed = self.index.connections[on].closed.unwrap_or(Moment::NEVER);
-        let hello = self.index.connections[number].last_hello.unwrap_or_default();
-        if closed >= enough && hello >= enough && self.weather.is_calm(confirmed, enough) {
-            shown.again = true;
-            let what = format!(
-                "it was confirmed at {confirmed} on {}, which lived on",
-                self.index.connections[on].id
-            );
-            self.broken(report, Kind::ShownAfterConfirm, position, place, &what);
-        }
-    }
-
-    /// What should have come before this.
-    fn holes_below(&mut self, number: usize, position: usize, place: Place) {
-        self.fill(place.0, place.1);
-        let at = self.index.record_at(position).at;
-        let connected = &self.connected[&number];
-        let Some(outstanding) = self.outstanding.get(&place.0) else {
-            return;
-        };
-        for seq in outstanding.range(..place.1) {
-            let missing = (place.0, *seq);
-            if !connected.shown.contains(&missing) && !self.holes.contains_key(&missing) {
-                let because = format!("seq {} came on {}", place.1, self.index.connections[number].id);
-                let hole = Hole {
-                    position,
-                    at,
-                    because,
-                };
-                self.holes.insert(missing, hole);
-            }
-        }
-    }
-
-    /// Puts what is owed of a chat up to a `seq` among what is outstanding.
-    fn fill(&mut self, chat_id: ChatId, to: u64) {
-        let Some(chat) = self.index.chats.get(&chat_id) else {
-            return;
-        };
-        let (from, filled) = self
-            .filled
-            .entry(chat_id)
-            .or_insert_with(|| (self.standing.owed_from(chat), 0));
-        let Some(from) = *from else { return };
-        if *filled >= to {
-            return;
-        }
-        let outstanding = self.outstanding.entry(chat_id).or_default();
-        let new = (Bound::Excluded(*filled), Bound::Included(to));
-        for (seq, event) in chat.events.range(new) {
-            let owed = *seq >= from
-                && is_for(event, &self.client.user_id, self.client_id) == Some(true)
-                && !is_trimmed(&self.client.trims, chat_id, event);
-            let confirmed = self
-                .shown
-                .get(&(chat_id, *seq))
-                .is_some_and(|shown| shown.confirmed.is_some());
-            if owed && !confirmed {
-                outstanding.insert(*seq);
-            }
-        }
-        *filled = to;
-    }
-
     /// The delivery's number.
     fn number(
         &mut self,
@@ -457,96 +302,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What is still missing at the end, and what the holes were.
-    fn finish(&mut self, report: &mut Report) {
-        for (place, hole) in std::mem::take(&mut self.holes) {
-            let shown = self.shown.get(&place).map_or(&[][..], |shown| &shown.on);
-            let key = self.key(place);
-            if shown.is_empty() && key.is_some_and(|key| self.keys.contains(&key)) {
-                continue;
-            }
-            let (kind, what) = match (shown.first(), shown.iter().find(|(_, at)| *at > hole.at)) {
-                (None, _) => (Kind::Missing, "it never came".to_owned()),
-                (_, Some((on, at))) => (
-                    Kind::OrderBroken,
-                    format!("it came only at {at} on {}", self.index.connections[*on].id),
-                ),
-                (Some((on, at)), None) => (
-                    Kind::UnconfirmedGone,
-                    format!(
-                        "it came at {at} on {} and not again",
-                        self.index.connections[*on].id
-                    ),
-                ),
-            };
-            if kind == Kind::Missing && self.standing.due.is_some() {
-                // Told below, once.
-                continue;
-            }
-            let what = format!("{what}, but {}", hole.because);
-            self.broken(report, kind, hole.position, place, &what);
-        }
-        let chats: Vec<ChatId> = self.index.chats.keys().copied().collect();
-        for chat_id in chats {
-            if self.standing.due.is_some() {
-                self.fill(chat_id, u64::MAX);
-            }
-            self.count_kept(chat_id);
-            let Some(due) = self.standing.due else { continue };
-            let outstanding = self.outstanding.remove(&chat_id).unwrap_or_default();
-            for seq in outstanding {
-                let place = (chat_id, seq);
-                let seen = self.key(place).is_some_and(|key| self.keys.contains(&key));
-                if self.shown.contains_key(&place) || seen {
-                    continue;
-                }
-                let event = &self.index.chats[&chat_id].events[&seq];
-                let what = format!(
-                    "{}, {} of chat {chat_id} at seq {seq}, never came to {}, which was at rest at {due}",
-                    self.said(event),
-                    describe(&event.content),
-                    self.client.device,
-                );
-                let mut focus = Focus::of(self.client_id, chat_id, [seq]);
-                focus.key = self.key(place);
-                report.found(Kind::Missing, event.known, what, focus);
-            }
-        }
-    }
-
-    fn count_kept(&mut self, chat_id: ChatId) {
-        let chat = &self.index.chats[&chat_id];
-        let Some(from) = self.standing.owed_from(chat) else {
-            return;
-        };
-        let kept = chat.events.range(from..).filter(|(seq, event)| {
-            self.shown.contains_key(&(chat_id, **seq))
-                && is_for(event, &self.client.user_id, self.client_id) == Some(true)
-        });
-        self.kept += kept.count() as u64;
-    }
-
     fn key(&self, place: Place) -> Option<Key> {
         match &self.index.chats.get(&place.0)?.events.get(&place.1)?.content {
             Content::Message { key, .. } => Some(*key),
             Content::Update(_) => None,
-        }
-    }
-
-    fn said(&self, event: &super::chat_log::Happened) -> &'static str {
-        let accepted = match &event.content {
-            Content::Message { key, .. } => self.index.messages.get(key).is_some_and(|message| {
-                message
-                    .attempts
-                    .iter()
-                    .any(|attempt| attempt.answer.success().is_some())
-            }),
-            Content::Update(_) => event.requested.is_some(),
-        };
-        if accepted {
-            "accepted"
-        } else {
-            "revealed by others who got it"
         }
     }
 

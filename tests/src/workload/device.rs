@@ -1,5 +1,8 @@
 //! A device of a workload: it connects, asks, reads, confirms, goes away and comes back, whatever the system does.
 
+mod coming_to_rest;
+mod hearing;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +12,12 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use tidings_client::Backoff;
 use tidings_client::connection::Closed;
-use tidings_protocol::{ClientFrame, ClientId, CloseCode, Codec, ErrorCode, Hello, Reply, ServerFrame};
+use tidings_protocol::{ClientFrame, ClientId, Codec, ErrorCode, Hello};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
-use super::outbox::{Answered, Ask, Outbox};
+use super::outbox::{Ask, Outbox};
 use super::session::{Habit, NotWelcomed, Session};
 use super::world::DeviceState;
 use crate::history::{ConnectionRecorder, RecordedConnection};
@@ -316,105 +319,6 @@ impl Device {
         }
     }
 
-    fn heard(&mut self, session: &mut Session, frame: ServerFrame) {
-        match frame {
-            ServerFrame::NewMessage(message) => {
-                session.delivered(message.delivery, Some(&mut self.rng));
-                let mut state = self.shared.world.lock();
-                state.report.deliveries += 1;
-                let marker = state.markers.get(&message.chat_id);
-                if marker.is_some_and(|marker| marker.message_id == message.message_id) {
-                    state.marked.insert((self.identity.client_id, message.message_id));
-                }
-            }
-            ServerFrame::ChatUpdate(update) => {
-                session.delivered(update.delivery, Some(&mut self.rng));
-                let mut state = self.shared.world.lock();
-                state.report.deliveries += 1;
-                state.updated(&update);
-            }
-            ServerFrame::InboxTrimmed(trimmed) => {
-                session.delivered(trimmed.delivery, Some(&mut self.rng));
-            }
-            ServerFrame::CaughtUp(_) => session.caught_up = true,
-            ServerFrame::Closing(closing) => {
-                self.retry_after = closing.retry_after_ms.map(Duration::from_millis);
-            }
-            ServerFrame::Reply(reply) => {
-                if !session.pinged(reply.id) {
-                    self.replied(&reply);
-                }
-            }
-            ServerFrame::Welcome(_) | ServerFrame::Notice(_) | ServerFrame::TokenExpiring(_) => {}
-        }
-    }
-
-    fn replied(&mut self, reply: &Reply) {
-        let Some(Answered { ask, result }) = self.outbox.reply(reply, &mut self.rng) else {
-            return;
-        };
-        let mut state = self.shared.world.lock();
-        match (ask, result) {
-            (ask @ Ask::Send { .. }, Ok(reply)) => {
-                if reply.duplicate == Some(true) {
-                    state.report.duplicates += 1;
-                    return;
-                }
-                state.report.accepted += 1;
-                if !self.finishing && self.rng.random_bool(REPEATED) {
-                    self.outbox.push(ask);
-                }
-            }
-            // The one who was to mark it is not in the chat any more; somebody else will.
-            (
-                Ask::Send {
-                    chat_id, message_id, ..
-                },
-                Err(_),
-            ) => {
-                if state
-                    .markers
-                    .get(&chat_id)
-                    .is_some_and(|marker| marker.message_id == message_id)
-                {
-                    state.markers.remove(&chat_id);
-                }
-            }
-            (Ask::Create { .. }, _) => state.creations += 1,
-            (Ask::Look { .. }, Ok(reply)) => {
-                if let Some(chat) = reply.chat {
-                    state.looked_up(&chat);
-                }
-            }
-            (Ask::Look { chat_id }, Err(_)) => {
-                state.markers.remove(&chat_id);
-            }
-            (Ask::Modify { .. } | Ask::Remove { .. }, _) => {}
-        }
-    }
-
-    /// How long to wait before the next attempt; absent: there is none.
-    fn closed(&mut self, closed: &Closed) -> Option<Duration> {
-        match closed.close_code() {
-            Some(CloseCode::Forbidden) => {
-                self.removed();
-                return None;
-            }
-            Some(CloseCode::Replaced) => {
-                // By nobody but itself: an attempt that was given up, and that a gateway came to answer later. A person
-                // would open the program again.
-                self.shared.world.lock().report.replaced_by_itself += 1;
-            }
-            _ => {}
-        }
-        let wait = match self.retry_after.take() {
-            Some(after) => after.min(RETRY_AFTER_MAX) + Duration::from_millis(self.rng.random_range(0..500)),
-            None => RECONNECT.delay(self.failures, self.rng.random()),
-        };
-        self.failures += 1;
-        Some(wait)
-    }
-
     /// Waits, and takes commands meanwhile. False: it is the end.
     async fn pause(&mut self, until: Instant) -> bool {
         let mut until = until;
@@ -460,72 +364,5 @@ impl Device {
     fn removed(&mut self) {
         self.shared.world.lock().devices[self.number].removed = true;
         self.answer_rest(Ok(()));
-    }
-
-    fn answer_rest(&mut self, answer: Result<(), String>) {
-        if let Some(rest) = self.rest.take() {
-            // Whoever asked may have given up.
-            rest.done.send(answer).ok();
-        }
-    }
-
-    /// Whether it has come to rest, or should have.
-    async fn look_at_rest(&mut self, session: &mut Session) -> Result<(), Closed> {
-        let Some(rest) = &self.rest else {
-            return Ok(());
-        };
-        let fresh = self.connections > rest.above;
-        let late = rest.deadline <= Instant::now();
-        let quiet = session.delivered_at.elapsed() >= QUIET;
-        let marked = self.missing_markers().is_empty();
-        if fresh
-            && session.caught_up
-            && self.outbox.len() == 0
-            && marked
-            && quiet
-            && session.settled().await?
-        {
-            session.recorder.at_rest();
-            self.answer_rest(Ok(()));
-        } else if late {
-            self.give_up_rest(Some(session));
-        }
-        Ok(())
-    }
-
-    fn give_up_rest(&mut self, session: Option<&Session>) {
-        let reason = match session {
-            None => "not connected".to_owned(),
-            Some(session) if !session.caught_up => "connected, but caughtUp never came".to_owned(),
-            Some(_) if self.outbox.len() > 0 => self.outbox.tell(),
-            Some(_) if !self.missing_markers().is_empty() => {
-                format!(
-                    "the last message never came: {}",
-                    self.missing_markers().join(", ")
-                )
-            }
-            Some(_) => "deliveries do not end, or the last ping is not answered".to_owned(),
-        };
-        if let Some(last) = &self.last {
-            last.not_at_rest(reason.clone());
-        }
-        self.answer_rest(Err(reason));
-    }
-
-    /// Chats of which this device should have the last message, and has not.
-    fn missing_markers(&self) -> Vec<String> {
-        let state = self.shared.world.lock();
-        let client_id = self.identity.client_id;
-        let missing = state.markers.iter().filter(|(_, marker)| {
-            marker.sender != client_id
-                && marker
-                    .users
-                    .as_ref()
-                    .is_some_and(|users| users.contains(&self.identity.user_id))
-                && !state.marked.contains(&(client_id, marker.message_id))
-        });
-        missing
-            .map(|(chat_id, marker)| format!("{} of chat {chat_id}", marker.message_id))
-            .collect()
     }
 }
