@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidings_metadata::Metadata;
 use tidings_nats::{Bus, Invalidation, Topology};
 use tidings_service::{BootId, Context, Forget, Invalidations, LivingWatch, Tasks, TokenVerifier};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::changed_users::ChangedUsers;
@@ -15,10 +14,10 @@ use crate::check;
 use crate::config::{GatewayConfig, Switch};
 use crate::confirm::Confirmer;
 use crate::doubts;
-use crate::inbox_reader;
 use crate::live::Live;
 use crate::publisher::Publisher;
 use crate::rate_limits::{self, RateLimits};
+use crate::readings::Readings;
 use crate::seen::Seen;
 use crate::sessions::Sessions;
 
@@ -46,7 +45,7 @@ pub(crate) struct Gateway {
     /// Nobody can be served here.
     cut_off: AtomicBool,
     /// Readings of inboxes under way.
-    pub(crate) readings: Arc<Semaphore>,
+    pub(crate) readings: Arc<Readings>,
 }
 
 impl Gateway {
@@ -88,7 +87,7 @@ impl Gateway {
             media_url: config.media_url.clone(),
             inbox_durables: config.inbox_durables == Switch::On,
             cut_off: AtomicBool::new(false),
-            readings: Arc::new(Semaphore::new(inbox_reader::READINGS_MAX)),
+            readings: Arc::new(Readings::new(topology)),
         });
         gateway.watch_invalidations(context).await?;
         let (checked, stopping) = (gateway.clone(), context.stopping.clone());

@@ -12,11 +12,11 @@ use tidings_nats::{
     Topology, durable_config, inbox_stream, inbox_subjects, is_mark,
 };
 use tidings_protocol::{ClientId, UserId};
-use tokio::sync::Semaphore;
 
 use crate::delivery::Body;
 use crate::ensure_durable::ensure_durable;
 use crate::inbox_session::{Reading, Stored};
+use crate::readings::Readings;
 
 mod found;
 
@@ -29,9 +29,6 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between tries while nothing can be read.
 const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
-/// Readings of one process under way. A storm of reconnects, or a doubt about thousands of sessions, is worked off
-/// in an orderly way; one takes a few milliseconds.
-pub(crate) const READINGS_MAX: usize = 32;
 /// Entries of one request; more would let one inbox keep a server busy.
 const BATCH_MAX: usize = 256;
 
@@ -62,7 +59,7 @@ pub(crate) struct InboxReader {
     subjects: Vec<String>,
     durable: Option<Durable>,
     /// Readings under way in this process.
-    readings: Arc<Semaphore>,
+    readings: Arc<Readings>,
 }
 
 /// The durable, after its reset.
@@ -81,7 +78,7 @@ impl InboxReader {
         user_id: &UserId,
         client_id: ClientId,
         heir: bool,
-        readings: Arc<Semaphore>,
+        readings: Arc<Readings>,
     ) -> Self {
         let shard = topology.shard(user_id);
         Self {
@@ -175,7 +172,8 @@ impl InboxReader {
     pub(crate) async fn read(&mut self, reading: Reading) -> Read {
         let mut delay = RETRY_DELAY_MIN;
         loop {
-            let permit = self.readings.clone().acquire_owned().await;
+            let readings = self.readings.clone();
+            let place = readings.begin(self.shard).await;
             let result = match self.durable.take() {
                 Some(durable) => {
                     let result = self.read_durable(durable, reading).await;
@@ -187,7 +185,7 @@ impl InboxReader {
                 }
                 None => self.read_direct(reading).await,
             };
-            drop(permit);
+            place.end(&result);
             match result {
                 Ok(read) => return read,
                 Err(error) => {

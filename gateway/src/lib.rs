@@ -26,6 +26,7 @@ mod mailbox;
 mod modify_chat_participants;
 mod publisher;
 mod rate_limits;
+mod readings;
 mod renew_token;
 mod seen;
 mod send_message;
