@@ -85,7 +85,7 @@ async fn a_retry_after_the_server_forgot_it_is_recognised(system: &System) {
     bob.confirm_through(heard.delivery).await;
     stored.until(&bob.user_id(), bob.identity.client_id, 0).await;
 
-    system.kill_and_wait("nats-1").await;
+    system.signal("nats-1", Signal::SIGKILL);
     let retry = eventually("the retry is accepted", async || {
         alice.say_as(chat_id, message_id, "once").await
     })
