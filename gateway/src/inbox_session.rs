@@ -187,7 +187,7 @@ impl<B> InboxSession<B> {
             self.doubt();
         }
         self.above = self.above.split_off(&(self.floor + 1));
-        if !everything || self.doubt {
+        if self.doubt {
             return;
         }
         if self.phase == Phase::CatchingUp && reading.after_fence {

@@ -258,3 +258,13 @@ fn a_full_window_is_read_for_once_half_of_it_is_free() {
     assert_eq!(actions, [deliver(257, 257)]);
     assert_eq!(session.floor, 257);
 }
+
+#[test]
+fn nobody_is_caught_up_while_there_is_doubt() {
+    let mut session = InboxSession::new();
+    run(&mut session, Input::FencePassed);
+    assert_eq!(run(&mut session, Input::Doubt), []);
+    assert_eq!(run(&mut session, read_of(&[], true)), [reading(1)]);
+    assert_eq!(run(&mut session, read_of(&[], false)), [reading(1)]);
+    assert_eq!(run(&mut session, read_of(&[], true)), [Action::CaughtUp]);
+}

@@ -130,16 +130,14 @@ impl Gateway {
 
     fn deliver(&mut self, sequence: u64, stamp: u64, stored_before: bool) {
         let in_order = stamp <= self.read_stamp && !self.suspected;
-        self.read_stamp = self.read_stamp.max(stamp);
-        if self.doubt {
+        let notices = self.mail.iter().filter(|mail| matches!(mail, Mail::Notice(_)));
+        if !self.doubt && in_order && !stored_before && notices.count() < MAILBOX_MAX {
+            self.tell(Mail::Notice(sequence));
             return;
         }
-        let notices = self.mail.iter().filter(|mail| matches!(mail, Mail::Notice(_)));
-        if in_order && !stored_before && notices.count() < MAILBOX_MAX {
-            self.tell(Mail::Notice(sequence));
-        } else {
-            self.doubt();
-        }
+        // The reading that follows is after every lane that has begun.
+        self.read_stamp = self.stamp;
+        self.doubt();
     }
 }
 
