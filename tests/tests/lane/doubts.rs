@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use nix::sys::signal::Signal;
+use tidings_protocol::MessageId;
 use tidings_tests::{Device, Identity, System, SystemOptions, eventually};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::cluster::counter;
 
@@ -85,7 +87,12 @@ async fn measure(count: usize) {
     );
     assert!(readings <= 10 + count as u64 / 20, "{readings} of {count} read");
 
-    // They are live as before.
+    // They are live as before, once the gateway's own sends are let through again.
+    let message_id = MessageId(Uuid::new_v4());
+    eventually("alice can send", async || {
+        alice.say_as(chat_id, message_id, "again").await
+    })
+    .await;
     let mut last = devices.pop().expect("there are many");
     let chat_id = alice.direct_chat(&last.user_id()).await;
     alice.say(chat_id, "after").await;
