@@ -334,18 +334,21 @@ impl FanOut {
                         .filter(|user| !now.users.contains(user))
                         .cloned(),
                 );
-                participants.put(chat_id, now);
+                participants.follow(chat_id, now);
                 Ok(Some(users))
             }
             Event::Message(_) => {
                 if let Some(known) = known {
                     return Ok(Some(known.users.to_vec()));
                 }
-                let loaded = Participants::load(&self.metadata, &self.bus, &self.topology, chat_id, sequence)
-                    .await
-                    .map_err(|error| participants_failure(&error))?;
+                let (loaded, is_newest) =
+                    Participants::load(&self.metadata, &self.bus, &self.topology, chat_id, sequence)
+                        .await
+                        .map_err(|error| participants_failure(&error))?;
                 let users = loaded.users.to_vec();
-                participants.put(chat_id, loaded);
+                if is_newest {
+                    participants.put(chat_id, loaded);
+                }
                 Ok(Some(users))
             }
         }

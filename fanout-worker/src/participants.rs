@@ -23,6 +23,10 @@ pub(crate) struct Participants {
 
 /// The chats that were seen. Right for the next event of each chat, because events of a chat come in order, and
 /// each change of its participants is one of them.
+///
+/// Only if a chat's first entry is its newest version at that time: an event may come again after later ones of its
+/// chat were acked, its own ack having been lost, and then a change among these does not come any more. Whatever is
+/// committed after the look at Postgres does.
 #[derive(Debug, Default)]
 pub(crate) struct ParticipantsCache {
     chats: Mutex<Chats>,
@@ -69,6 +73,18 @@ impl ParticipantsCache {
         }
     }
 
+    /// After a change: goes on from the version before it, or forgets the chat if that is not known.
+    pub(crate) fn follow(&self, chat_id: ChatId, now: Participants) {
+        let follows = self
+            .get(chat_id)
+            .is_some_and(|known| known.version + 1 >= now.version);
+        if follows {
+            self.put(chat_id, now);
+        } else {
+            self.forget(chat_id);
+        }
+    }
+
     /// Forgets a chat.
     pub(crate) fn forget(&self, chat_id: ChatId) {
         let mut chats = self.chats.lock();
@@ -91,15 +107,16 @@ impl Participants {
         }
     }
 
-    /// Who was in the chat when CHATS gave out `seq`, from Postgres. Changes whose sequences are not known are
-    /// published first, so that all are.
+    /// Who was in the chat when CHATS gave out `seq`, from Postgres, and whether no later change was known then.
+    /// Changes whose sequences are not known are published first, so that all are.
     pub(crate) async fn load(
         metadata: &Metadata,
         bus: &Bus,
         topology: &Topology,
         chat_id: ChatId,
         seq: u64,
-    ) -> Result<Self, ParticipantsError> {
+    ) -> Result<(Self, bool), ParticipantsError> {
+        let newest = metadata.chat(chat_id).await?.map(|record| record.chat.version);
         let mut answer = metadata.participants_at(chat_id, seq).await?;
         if answer == ParticipantsAt::Unsent {
             match outbox::flush(metadata, bus, topology, OutboxKey::Chat(chat_id)).await {
@@ -113,14 +130,16 @@ impl Participants {
             }
         }
         match answer {
-            ParticipantsAt::Known(change) => Ok(Self {
-                version: change.version,
-                users: change
+            ParticipantsAt::Known(change) => {
+                let is_newest = newest.is_some_and(|newest| change.version >= newest);
+                let users = change
                     .participants
                     .into_iter()
                     .map(|participant| participant.user_id)
-                    .collect(),
-            }),
+                    .collect();
+                let version = change.version;
+                Ok((Self { version, users }, is_newest))
+            }
             ParticipantsAt::Unsent => Err(ParticipantsError::Unsent),
             ParticipantsAt::Unknown => Err(ParticipantsError::Unknown),
         }
@@ -138,6 +157,19 @@ mod tests {
             version,
             users: vec![user; count].into(),
         }
+    }
+
+    #[test]
+    fn a_change_is_kept_only_after_the_one_before() {
+        let cache = ParticipantsCache::default();
+        let chat = ChatId(Uuid::from_u128(1));
+        cache.follow(chat, participants(4, 3));
+        assert_eq!(cache.get(chat), None, "5 may be acked already");
+        cache.put(chat, participants(5, 2));
+        cache.follow(chat, participants(6, 1));
+        assert_eq!(cache.get(chat), Some(participants(6, 1)));
+        cache.follow(chat, participants(8, 1));
+        assert_eq!(cache.get(chat), None, "7 was not seen");
     }
 
     #[test]

@@ -79,6 +79,58 @@ async fn who_was_removed_gets_nothing_more_and_who_was_added_gets_everything() {
     worker.stop().await;
 }
 
+/// The ack of a message is lost, that of a later change of its chat is not: only the message comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_does_not_come_again_counts() {
+    let system = System::start(4).await;
+    let alice = system.register("alice").await;
+    let bob = system.register("bob").await;
+    let carol = system.register("carol").await;
+    let (chat_id, created) = system.chat(&[&alice.user_id, &bob.user_id]).await;
+    system.send(chat_id, &alice, "1").await;
+    let added = system
+        .modify(chat_id, &alice.user_id, Operation::Add, &carol.user_id)
+        .await;
+    system.send(chat_id, &alice, "2").await;
+    let removed = system
+        .modify(chat_id, &alice.user_id, Operation::Remove, &bob.user_id)
+        .await;
+    system.send(chat_id, &alice, "3").await;
+    for change in [created, added, removed] {
+        system.take_away(change).await;
+    }
+    let worker = system.worker().await;
+    system.wait_until_fanned_out().await;
+    assert_eq!(
+        texts(&system.wait_for_entries(&bob, 2).await)[&chat_id],
+        ["1", "2"]
+    );
+    assert_eq!(
+        texts(&system.wait_for_entries(&carol, 2).await)[&chat_id],
+        ["2", "3"]
+    );
+    worker.stop().await;
+}
+
+/// The same, where a change comes again and a later one does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_comes_again_is_not_the_last_one() {
+    let system = System::start(4).await;
+    let alice = system.register("alice").await;
+    let bob = system.register("bob").await;
+    let (chat_id, _) = system.chat(&[&alice.user_id, &bob.user_id]).await;
+    let removed = system
+        .modify(chat_id, &alice.user_id, Operation::Remove, &bob.user_id)
+        .await;
+    system.send(chat_id, &alice, "1").await;
+    system.take_away(removed).await;
+    let worker = system.worker().await;
+    system.wait_until_fanned_out().await;
+    let of_bob = system.wait_for_entries(&bob, 1).await;
+    assert!(texts(&of_bob).is_empty(), "he was out: {of_bob:?}");
+    worker.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_registers_gets_everything_after_the_worker_knows() {
     let system = System::start(4).await;

@@ -9,7 +9,7 @@ use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_metadata::{Metadata, ModifyParticipants, NewChat, OutboxKey, RegisterClient};
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
-    Beacon, Bus, ChatUpdate, Entry, Event, Inbox, LiveMessage, Message, Notice, SESSIONS, SessionKey,
+    Beacon, Bus, CHATS, ChatUpdate, Entry, Event, Inbox, LiveMessage, Message, Notice, SESSIONS, SessionKey,
     Topology, chat_subject, event_headers, inbox_stream, inbox_subject, live_subject,
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
@@ -250,6 +250,15 @@ impl System {
         tokio::time::timeout(PATIENCE, send)
             .await
             .expect("CHATS takes it")
+    }
+
+    /// Deletes an event from CHATS, as the ack of a worker that has finished it does.
+    pub(crate) async fn take_away(&self, sequence: u64) {
+        self.context
+            .bus
+            .delete_message(CHATS, sequence, Duration::from_secs(5))
+            .await
+            .expect("the event is deleted");
     }
 
     /// Writes where a client is connected; says the revision.
