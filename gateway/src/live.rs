@@ -276,7 +276,7 @@ impl Live {
         let now = Instant::now();
         let mut state = self.state.lock();
         let State { workers, fences } = &mut *state;
-        workers.registered(registered);
+        let forgotten = workers.registered(registered);
         fences.retain(|fence| {
             if fence.handle.closed.is_cancelled() {
                 return false;
@@ -289,5 +289,9 @@ impl Live {
             }
             !passed
         });
+        drop(state);
+        if forgotten {
+            self.doubt("forgotten worker");
+        }
     }
 }

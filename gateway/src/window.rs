@@ -26,7 +26,6 @@ pub(crate) struct Window {
     deliveries: VecDeque<Outstanding>,
     /// The number of the first delivery in `deliveries`.
     first: u64,
-    count: usize,
     bytes: usize,
 }
 
@@ -35,14 +34,13 @@ impl Window {
         Self {
             deliveries: VecDeque::new(),
             first: 1,
-            count: 0,
             bytes: 0,
         }
     }
 
     /// Whether a delivery of so many bytes may be sent. One always may when none is outstanding.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.count == 0 || (self.deliveries.len() < WINDOW_MAX && self.bytes + bytes <= WINDOW_BYTES_MAX)
+        self.deliveries.is_empty() || (self.deliveries.len() < WINDOW_MAX && self.bytes + bytes <= WINDOW_BYTES_MAX)
     }
 
     /// How many more deliveries, and bytes of them, may be sent.
@@ -55,7 +53,7 @@ impl Window {
 
     /// Whether at least half of it is free: reading for less would be a request a confirmation.
     pub(crate) fn is_half_free(&self) -> bool {
-        self.count == 0 || (self.deliveries.len() <= WINDOW_MAX / 2 && self.bytes <= WINDOW_BYTES_MAX / 2)
+        self.deliveries.is_empty() || (self.deliveries.len() <= WINDOW_MAX / 2 && self.bytes <= WINDOW_BYTES_MAX / 2)
     }
 
     /// Takes a delivery in and numbers it.
@@ -65,7 +63,6 @@ impl Window {
             bytes,
             confirmed: false,
         });
-        self.count += 1;
         self.bytes += bytes;
         self.first + self.deliveries.len() as u64 - 1
     }
@@ -79,7 +76,6 @@ impl Window {
             .filter(|outstanding| !outstanding.confirmed)?;
         outstanding.confirmed = true;
         let (sequence, bytes) = (outstanding.sequence, outstanding.bytes);
-        self.count -= 1;
         self.bytes -= bytes;
         self.advance();
         Some(sequence)
@@ -101,7 +97,6 @@ impl Window {
             .filter(|outstanding| !outstanding.confirmed)
         {
             outstanding.confirmed = true;
-            self.count -= 1;
             self.bytes -= outstanding.bytes;
             sequences.push(outstanding.sequence);
         }

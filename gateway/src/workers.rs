@@ -131,12 +131,15 @@ impl Workers {
         self.heard_at
     }
 
-    /// Which workers are registered as alive. Whoever is neither registered nor heard is forgotten.
-    pub(crate) fn registered(&mut self, workers: Vec<Uuid>) {
+    /// Which workers are registered as alive. Whoever is neither registered nor heard is forgotten; says whether
+    /// somebody was: what it told since it fell silent is lost, and no gap will show it.
+    pub(crate) fn registered(&mut self, workers: Vec<Uuid>) -> bool {
         let silent = |worker: &Worker| worker.silent;
+        let before = self.by_id.len();
         self.by_id
             .retain(|id, worker| workers.contains(id) || !silent(worker));
         self.registered = workers;
+        self.by_id.len() < before
     }
 
     /// Whether a worker has fallen silent since the last call.
@@ -303,7 +306,8 @@ mod tests {
         assert!(workers.any_fell_silent(later));
         assert!(!workers.any_fell_silent(later));
         assert!(!workers.have_passed(2, 0), "it is still registered");
-        workers.registered(vec![]);
+        assert!(workers.registered(vec![]), "it is forgotten");
+        assert!(!workers.registered(vec![]));
         assert!(workers.have_passed(2, 0));
     }
 }
