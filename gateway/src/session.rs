@@ -29,6 +29,9 @@ use crate::wire::{Incoming, Wire, WriteError};
 
 /// Requests of one connection under way; beyond, its socket is not read until one is answered.
 const REQUESTS_MAX: usize = 64;
+/// Of these, requests that ask Postgres. Fewer, since all connections share its few connections: somebody who asks
+/// without reading the answers must not make everybody else wait behind 64 of them.
+const QUESTIONS_MAX: usize = 8;
 /// Silence after which the server pings; twice as much is death.
 const PING_AFTER: Duration = Duration::from_secs(PING_SECONDS);
 /// How long before its end a token's expiry is announced.
@@ -102,6 +105,8 @@ struct Session {
     /// Messages that wait for the one before them in the same chat: a connection's sends to a chat keep their order.
     queued: HashMap<ChatId, VecDeque<SendMessage>>,
     queued_count: usize,
+    /// Requests under way that are no messages.
+    questions: usize,
     client_limit: ClientLimit,
     heard_at: Instant,
     pinged: bool,
@@ -138,6 +143,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
         requests: FuturesUnordered::new(),
         queued: HashMap::new(),
         queued_count: 0,
+        questions: 0,
         heard_at: now,
         pinged: false,
         expiry_told: false,
@@ -194,7 +200,8 @@ impl Session {
     /// Waits for one thing to happen.
     async fn next(&mut self) -> Happening {
         let deadline = self.deadline();
-        let may_read = self.requests.len() + self.queued_count < REQUESTS_MAX;
+        let may_read =
+            self.requests.len() + self.queued_count < REQUESTS_MAX && self.questions < QUESTIONS_MAX;
         let mailbox = &self.handle.mailbox;
         tokio::select! {
             incoming = self.wire.next(), if may_read => Happening::Incoming(incoming),
@@ -355,6 +362,7 @@ impl Session {
             }
             frame => {
                 let request = request(self.gateway.clone(), self.handle.clone(), frame);
+                self.questions += 1;
                 self.requests.push(Box::pin(request));
                 Ok(())
             }
@@ -402,6 +410,8 @@ impl Session {
         self.reply(done.reply).await?;
         if let Some(chat_id) = done.sent_to {
             self.next_send(chat_id, unknown).await?;
+        } else {
+            self.questions -= 1;
         }
         Ok(())
     }
