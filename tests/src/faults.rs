@@ -1,6 +1,7 @@
 //! What can go wrong, made to go wrong: a system of real processes with proxies between them, and a schedule of faults
 //! from a seed, while a [workload](crate::workload) runs.
 
+mod disk;
 mod fault;
 mod link;
 mod process;

@@ -32,6 +32,11 @@ struct Args {
     #[arg(long, default_value_t = 2, value_name = "N")]
     each: usize,
 
+    /// Gives the data of each NATS server a disk of its own of so many MiB (1024, say), which is full from time to time.
+    /// Only root can do that.
+    #[arg(long, value_name = "MIB")]
+    disk: Option<u32>,
+
     /// Kinds of faults to choose from. [default: all]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "KINDS")]
     only: Vec<FaultKind>,
@@ -64,10 +69,15 @@ impl Args {
             "cargo run -p tidings-tests --bin faults -- --seed {} --minutes {} --nats {} --each {} --longest {} --pause {} --sends {}",
             self.seed, self.minutes, self.nats, self.each, self.longest, self.pause, self.sends
         );
+        if let Some(mib) = self.disk {
+            command += " --disk ";
+            command += &mib.to_string();
+        }
         if !self.only.is_empty() {
             let names = self.only.iter().filter_map(ValueEnum::to_possible_value);
             let names: Vec<String> = names.map(|value| value.get_name().to_owned()).collect();
-            command.push_str(&format!(" --only {}", names.join(",")));
+            command += " --only ";
+            command += &names.join(",");
         }
         command
     }
@@ -111,6 +121,7 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
             program: std::env::current_exe()?,
             nats: args.nats,
             each: args.each,
+            disk_mib: args.disk,
         },
         seed: args.seed,
         length: Duration::from_secs_f64(args.minutes * 60.0),

@@ -45,6 +45,8 @@ pub enum FaultKind {
     RollServices,
     /// The streams of events and of inboxes take next to nothing more.
     FullStore,
+    /// The disk of a NATS server is full; there is room again after a while, and the server is restarted.
+    FullDisk,
 }
 
 impl FaultKind {
@@ -86,10 +88,10 @@ impl FaultKind {
             Self::HalfClose => "half-closed",
             Self::Slow => "slow",
             Self::FreezeTwoNats => "SIGSTOP of two of three",
-            Self::RollNats => "rolling restart",
             Self::KillAllNats => "SIGKILL of all",
-            Self::RollServices => "rolling restart",
+            Self::RollNats | Self::RollServices => "rolling restart",
             Self::FullStore => "full store",
+            Self::FullDisk => "full disk, restart",
         }
     }
 }
@@ -189,6 +191,14 @@ impl Fault {
                     sleep(self.lasts).await;
                 }
                 Ok(())
+            }
+            FaultKind::FullDisk => {
+                let (process, disk) = (rig.process(&self.target), rig.disk(&self.target));
+                disk.fill()?;
+                sleep(self.lasts).await;
+                disk.make_room()?;
+                process.stop().await;
+                process.up().await
             }
             FaultKind::FullStore => {
                 rig.store().fill().await?;

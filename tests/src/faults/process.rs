@@ -14,7 +14,7 @@ use crate::history::{Happening, Recorder};
 /// How long a process has to end by itself after SIGTERM.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// How long one start may take.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_mins(1);
 /// How long it is tried again to start a process: meanwhile another fault may be in force, and what a killed Postgres
 /// leaves behind has to go first.
 const UP_PATIENCE: Duration = Duration::from_mins(2);

@@ -15,6 +15,7 @@ use tidings_stack::{
 };
 use tokio::sync::Mutex;
 
+use super::disk::Disk;
 use super::link::Link;
 use super::process::Process;
 use super::store::Store;
@@ -32,6 +33,8 @@ pub struct RigOptions {
     pub nats: usize,
     /// Gateways, fan-out workers and inbox workers: so many of each.
     pub each: usize,
+    /// The data of each NATS server has a disk of its own, of so many MiB, which can be full. Only root can have that.
+    pub disk_mib: Option<u32>,
 }
 
 /// See the module. Everything ends when it is dropped.
@@ -44,6 +47,8 @@ pub struct Rig {
     links: BTreeMap<String, Link>,
     targets: Targets,
     store: Store,
+    /// By the name of the NATS server; gone after the processes.
+    disks: BTreeMap<String, Disk>,
     /// What ended without having been told to.
     surprises: Mutex<Vec<String>>,
 }
@@ -73,6 +78,14 @@ impl Rig {
             postgres_password: new_secret(),
             jwt_secret: new_secret(),
         };
+        let mut disks = BTreeMap::new();
+        if let Some(mib) = options.disk_mib {
+            for number in 1..=options.nats {
+                let name = format!("nats-{number}");
+                let disk = Disk::mount(&dir.join("nats").join(&name), mib)?;
+                disks.insert(name, disk);
+            }
+        }
         let (nats, postgres) = prepare(&dir, &logs, &base, secrets, &recorder).await?;
         let starts = nats.iter().chain([&postgres]).map(Process::up);
         try_join_all(starts).await?;
@@ -80,6 +93,7 @@ impl Rig {
 
         let mut rig = Self {
             store: Store::new(connect(&base).await?),
+            disks,
             recorder,
             nats,
             postgres,
@@ -166,6 +180,12 @@ impl Rig {
         self.processes()
             .find(|process| &*process.name == name)
             .expect("schedules name processes that there are")
+    }
+
+    pub(super) fn disk(&self, name: &str) -> &Disk {
+        self.disks
+            .get(name)
+            .expect("disks are full where there are disks")
     }
 
     pub(super) fn link(&self, name: &str) -> &Link {

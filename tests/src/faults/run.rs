@@ -115,11 +115,12 @@ async fn make_faults(rig: &Rig, options: &RunOptions) -> Vec<String> {
         rig.link_names(),
         options.longest,
         options.longest_pause,
+        options.rig.disk_mib.is_some(),
     );
     let began = Instant::now();
     let (mut made, mut failed) = (0, Vec::new());
     while began.elapsed() < options.length && made < options.faults_max {
-        let faults = schedule.next();
+        let faults = schedule.draw();
         if faults.is_empty() {
             break;
         }

@@ -9,7 +9,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::fault::{Fault, FaultKind};
 
 /// How often each kind comes, compared with the others. What one process suffers is the common case.
-const WEIGHTS: [(FaultKind, u32); 15] = [
+const WEIGHTS: [(FaultKind, u32); 16] = [
     (FaultKind::Kill, 12),
     (FaultKind::Freeze, 8),
     (FaultKind::Terminate, 5),
@@ -25,6 +25,7 @@ const WEIGHTS: [(FaultKind, u32); 15] = [
     (FaultKind::KillAllNats, 1),
     (FaultKind::RollServices, 1),
     (FaultKind::FullStore, 2),
+    (FaultKind::FullDisk, 2),
 ];
 /// One fault in so many has another one beside it.
 const BESIDE: u32 = 6;
@@ -45,7 +46,7 @@ pub struct Schedule {
 impl Schedule {
     /// The schedule of a seed, over these processes and links. `only` are the kinds to choose from, all if it is empty;
     /// `longest` bounds how long a fault lasts, `longest_pause` how long nothing is done after it. Every kind comes once
-    /// before any comes again.
+    /// before any comes again. Disks can be full if there are `disks`, one for each NATS server.
     pub fn new(
         seed: u64,
         only: &[FaultKind],
@@ -53,12 +54,14 @@ impl Schedule {
         links: Vec<String>,
         longest: Duration,
         longest_pause: Duration,
+        disks: bool,
     ) -> Self {
         let cluster = processes.iter().any(|name| name == "nats-3");
         let kinds: Vec<_> = WEIGHTS
             .into_iter()
             .filter(|(kind, _)| only.is_empty() || only.contains(kind))
             .filter(|(kind, _)| cluster || !kind.needs_cluster())
+            .filter(|(kind, _)| disks || *kind != FaultKind::FullDisk)
             .collect();
         let mut rng = StdRng::seed_from_u64(seed);
         let mut deck: Vec<_> = kinds.iter().map(|(kind, _)| *kind).collect();
@@ -75,7 +78,7 @@ impl Schedule {
     }
 
     /// What happens next: one fault, or two at once. Nothing if there is no kind to choose from.
-    pub fn next(&mut self) -> Vec<Fault> {
+    pub fn draw(&mut self) -> Vec<Fault> {
         let mut faults: Vec<Fault> = self.fault().into_iter().collect();
         if self.rng.random_ratio(1, BESIDE) {
             let beside = self.fault();
@@ -104,6 +107,10 @@ impl Schedule {
             self.processes.choose(&mut self.rng)?.clone()
         } else if kind.hits_link() {
             self.links.choose(&mut self.rng)?.clone()
+        } else if kind == FaultKind::FullDisk {
+            let nodes = self.processes.iter().filter(|name| name.starts_with("nats-"));
+            let nodes: Vec<_> = nodes.collect();
+            (*nodes.choose(&mut self.rng)?).clone()
         } else if kind == FaultKind::RollServices {
             "services".to_owned()
         } else {
@@ -153,6 +160,7 @@ mod tests {
             links.into(),
             longest,
             longest_pause,
+            nats == 3,
         )
     }
 
@@ -160,9 +168,9 @@ mod tests {
     fn a_seed_is_a_schedule() {
         let (mut one, mut other) = (schedule(7, 3), schedule(7, 3));
         for _ in 0..200 {
-            assert_eq!(one.next(), other.next());
+            assert_eq!(one.draw(), other.draw());
         }
-        assert_ne!(one.next(), schedule(8, 3).next());
+        assert_ne!(one.draw(), schedule(8, 3).draw());
     }
 
     #[test]
@@ -170,7 +178,7 @@ mod tests {
         let kinds = |nats| -> BTreeSet<FaultKind> {
             let mut schedule = schedule(1, nats);
             (0..30)
-                .flat_map(|_| schedule.next())
+                .flat_map(|_| schedule.draw())
                 .map(|fault| fault.kind)
                 .collect()
         };
@@ -181,7 +189,7 @@ mod tests {
     #[test]
     fn faults_end() {
         let mut schedule = schedule(2, 3);
-        for fault in (0..2_000).flat_map(|_| schedule.next()) {
+        for fault in (0..2_000).flat_map(|_| schedule.draw()) {
             assert!(fault.lasts <= Duration::from_secs(30), "{fault}");
         }
     }

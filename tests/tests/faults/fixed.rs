@@ -32,6 +32,7 @@ async fn run(seed: u64, nats: usize, faults_max: usize) {
             program: Path::new(env!("CARGO_BIN_EXE_tidings-under-test")).to_owned(),
             nats,
             each: 2,
+            disk_mib: None,
         },
         seed,
         length: LENGTH,
