@@ -25,12 +25,10 @@ pub(crate) fn cache() -> ChatCache {
 impl Gateway {
     /// The chat, for somebody who must be in it.
     pub(crate) async fn chat_of(&self, chat_id: ChatId, user_id: &UserId) -> Result<Arc<ChatRecord>, Error> {
-        let load = || self.load_chat(chat_id);
-        let record = in_time(async {
-            let record = self.chats.get_or_load(&chat_id, load).await;
-            record.map_err(|error| database_error(&error))
-        })
-        .await?;
+        let record = match self.chats.get(&chat_id) {
+            Some(record) => record,
+            None => self.loaded_chat(chat_id).await?,
+        };
         let record =
             record.ok_or_else(|| Error::new(ErrorCode::NotFound, "there is no such chat").at("chatId"))?;
         if record.closed {
@@ -45,6 +43,13 @@ impl Gateway {
             return Err(Error::new(ErrorCode::NotAParticipant, "the user is not in the chat").at("chatId"));
         }
         Ok(record)
+    }
+
+    fn loaded_chat(&self, chat_id: ChatId) -> impl Future<Output = Result<Option<Arc<ChatRecord>>, Error>> {
+        in_time(async move {
+            let record = self.chats.get_or_load(&chat_id, || self.load_chat(chat_id)).await;
+            record.map_err(|error| database_error(&error))
+        })
     }
 
     /// From Postgres. What was committed and not published yet is published first: whoever was added may send only

@@ -28,7 +28,7 @@ struct Turns {
 #[derive(Debug)]
 pub(crate) struct Place<'a> {
     turns: &'a Turns,
-    _place: SemaphorePermit<'a>,
+    _permit: SemaphorePermit<'a>,
     _turn: Option<SemaphorePermit<'a>>,
 }
 
@@ -60,7 +60,7 @@ impl Readings {
             }
             return Place {
                 turns,
-                _place: place,
+                _permit: place,
                 _turn: turn,
             };
         }

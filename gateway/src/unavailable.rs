@@ -15,11 +15,17 @@ const UNAVAILABLE_RETRY_MS: u64 = 1000;
 /// stopped, or cut off without a word, ends nothing.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// What needs Postgres, or that it is unavailable. What was begun may have been done.
-pub(crate) async fn in_time<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    tokio::time::timeout(DATABASE_TIMEOUT, work)
-        .await
-        .unwrap_or_else(|_| Err(unavailable("the database does not answer")))
+/// What needs Postgres, or that it is unavailable. What was begun may have been done. Boxed: what speaks to Postgres
+/// has tens of KB of state, which would stay in every caller's.
+pub(crate) fn in_time<'a, T: 'a>(
+    work: impl Future<Output = Result<T, Error>> + 'a,
+) -> impl Future<Output = Result<T, Error>> + 'a {
+    let work = Box::pin(work);
+    async move {
+        tokio::time::timeout(DATABASE_TIMEOUT, work)
+            .await
+            .unwrap_or_else(|_| Err(unavailable("the database does not answer")))
+    }
 }
 
 /// Not known whether it was done.
