@@ -196,3 +196,42 @@ async fn a_change_that_is_rolled_back_leaves_no_row() {
         .expect("the request is not remembered");
     assert_eq!((outcome.version, outcome.done), (2, true));
 }
+
+/// Rows are numbered before they are committed: one that is read behind the last number would be passed over.
+#[tokio::test]
+async fn who_commits_late_is_not_passed_over() {
+    let database = TestDatabase::new().await;
+    let (late, early) = (
+        database.group("alice", &["bob"]).await,
+        database.group("alice", &["bob"]).await,
+    );
+    database.publish(OutboxKey::Chat(late), 1).await;
+    database.publish(OutboxKey::Chat(early), 2).await;
+    // A change that has its number, and takes its time to commit.
+    let mut change = database.pool.begin().await.expect("the server is up");
+    sqlx::query(
+        "INSERT INTO outbox (chat_id, version, change)
+         SELECT chat_id, 2, jsonb_set(change, '{version}', '2') FROM outbox WHERE chat_id = $1",
+    )
+    .bind(late.0)
+    .execute(&mut *change)
+    .await
+    .expect("the test's SQL is right");
+    database.change(early, "alice", Operation::Add, "carol").await;
+    assert_eq!(database.publish(OutboxKey::Chat(early), 3).await, [2]);
+    let unsent = async || {
+        let keys = database.metadata.unsent_keys(Duration::ZERO, 0, 10).await;
+        keys.expect("keys can be read")
+    };
+    assert_eq!(unsent().await, []);
+    change.commit().await.expect("nobody is in the way");
+    assert_eq!(
+        database
+            .count("SELECT count(*) FROM outbox WHERE seq IS NULL AND outbox_id < (SELECT max(outbox_id) FROM outbox)")
+            .await,
+        1,
+        "its number is lower than what was published"
+    );
+    assert_eq!(unsent().await, [OutboxKey::Chat(late)]);
+    assert_eq!(database.publish(OutboxKey::Chat(late), 4).await, [2]);
+}
