@@ -544,3 +544,26 @@ fn nothing_is_in_progress_without_a_pin_or_a_connection() {
     script.status(3, 3, ConsumerStatus::NotPinned, &["cancel 1", "open 4", "ask"]);
     script.after(3_000, &[]);
 }
+
+#[test]
+fn what_came_again_is_no_longer_in_hand_once_it_is_finished_or_forgotten() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.deliver(2, 2, 1, "a", &[]);
+    script.check(Event::Finished { sequence: 1 }, &["forget a", "ack 1.2"]);
+    assert_eq!(script.reader.bytes, 0);
+    script.deliver(2, 3, 2, "a", &["start 2"]);
+    script.deliver(2, 4, 2, "a", &[]);
+    script.check(Event::Doubt, &["open 3"]);
+    assert_eq!(script.reader.bytes, 100);
+}
+
+#[test]
+fn what_is_abandoned_and_waits_again_is_said_to_be_in_progress_in_time() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.deliver(2, 2, 1, "a", &[]);
+    script.check(Event::Abandoned { sequence: 1 }, &["start 1"]);
+    script.after(1_900, &[]);
+    script.after(100, &["progress 1.2"]);
+}
