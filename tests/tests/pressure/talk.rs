@@ -34,7 +34,7 @@ impl Pair {
         let secret = system.secret();
         let writer = Peer::connect(writer_at, &Identity::fresh("writer"), &secret, true).await;
         let reader = Peer::connect(reader_at, &Identity::fresh("reader"), &secret, true).await;
-        let chat_id = writer.group(&[reader.identity.user_id.clone()]).await;
+        let chat_id = writer.group(std::slice::from_ref(&reader.identity.user_id)).await;
         Self {
             writer,
             reader,
@@ -45,7 +45,10 @@ impl Pair {
     /// The same two people in another chat, which `wanted` wants. Chats are made until there is one.
     pub(crate) async fn in_chat(mut self, wanted: impl Fn(ChatId) -> bool) -> Self {
         while !wanted(self.chat_id) {
-            self.chat_id = self.writer.group(&[self.reader.identity.user_id.clone()]).await;
+            self.chat_id = self
+                .writer
+                .group(std::slice::from_ref(&self.reader.identity.user_id))
+                .await;
         }
         self
     }
