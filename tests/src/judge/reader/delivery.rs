@@ -26,9 +26,10 @@ impl Reader<'_> {
         let twice = !connected.shown.insert(place);
         let last = connected.last.entry(place.0).or_default();
         let before = std::mem::replace(last, place.1.max(*last));
-        if twice {
+        // What is stored in both inboxes of an heir is a repetition like those on other connections.
+        if twice && !self.is_of_both_inboxes(place, at) {
             self.broken(report, Kind::TwiceOnConnection, position, place, "it came before");
-        } else if before > place.1 {
+        } else if !twice && before > place.1 {
             let what = format!("it came after seq {before}");
             self.broken(report, Kind::OrderBroken, position, place, &what);
             // The hole that the later one left is told by this.
@@ -53,6 +54,18 @@ impl Reader<'_> {
         if self.newest == Some(number) && at < self.standing.removed {
             self.holes_below(number, position, place);
         }
+    }
+
+    /// Whether it may be stored both in the inbox that the client inherited and in its own: under way while the client
+    /// registered, and worked on twice because of a disturbance. A reader that drops known ids shows it once.
+    fn is_of_both_inboxes(&self, place: Place, at: Moment) -> bool {
+        let event = self.index.chats[&place.0].events.get(&place.1);
+        let (Some(event), true) = (event, self.standing.first) else {
+            return false;
+        };
+        let sent = event.requested.unwrap_or(event.known);
+        let registered = self.standing.registered.unwrap_or(Moment::NEVER);
+        sent < registered && !self.weather.is_calm(sent, at)
     }
 
     /// Whether it came to somebody whom it was not for.

@@ -3,7 +3,7 @@
 use tidings_protocol::{ErrorCode, Operation, Registration, Reply, ServerFrame};
 
 use super::forge::{Forge, alice_and_bob, expect, finish};
-use crate::history::What;
+use crate::history::{Happening, What};
 use crate::judge::Kind;
 
 const ALL: [&str; 3] = ["alice.1", "bob.1", "bob.2"];
@@ -174,6 +174,43 @@ fn order_of_one_connections_sends_broken() {
         forge.deliver(device, 1, 3, "alice.1", 1);
     }
     expect(&finish(forge, &ALL), &[Kind::OrderBroken]);
+}
+
+#[test]
+fn twice_for_an_heir_in_calm_weather() {
+    for calm in [true, false] {
+        let mut forge = Forge::default();
+        forge.register("alice.1");
+        forge.create("alice.1", 1, &["bob"], 1);
+        forge.update(
+            "alice.1",
+            1,
+            (1, 1),
+            "alice",
+            &["+alice", "+bob"],
+            &["alice", "bob"],
+        );
+        forge.say("alice.1", 1, 1, 2);
+        if !calm {
+            forge.happened(Happening::begins("SIGSTOP", "nats-1"));
+            forge.happened(Happening::ends("SIGSTOP", "nats-1"));
+        }
+        forge.hello("bob.1", None);
+        forge.welcome("bob.1", Registration::New);
+        forge.update(
+            "bob.1",
+            1,
+            (1, 1),
+            "alice",
+            &["+alice", "+bob"],
+            &["alice", "bob"],
+        );
+        forge.deliver("bob.1", 1, 2, "alice.1", 1);
+        forge.caught_up("bob.1");
+        forge.deliver("bob.1", 1, 2, "alice.1", 1);
+        let kinds: &[Kind] = if calm { &[Kind::TwiceOnConnection] } else { &[] };
+        expect(&finish(forge, &["alice.1", "bob.1"]), kinds);
+    }
 }
 
 #[test]
