@@ -8,17 +8,17 @@ use super::{Action, Delivery, OpenPull, PartitionReader, Phase};
 
 /// Events in hand at most: the consumer's `max_ack_pending`, beyond which the server gives out no more. Seven chats that
 /// wait for better weather, each at its bound of 500 stored events, do not stop the others.
-const EVENTS_MAX: usize = 4_096;
+pub(super) const EVENTS_MAX: usize = 4_096;
 /// Events of one pull at most.
-const BATCH_MAX: usize = 1_024;
+pub(super) const BATCH_MAX: usize = 1_024;
 /// Bytes in hand at most. The contents that are kept (`payloads.rs`) and the rest of [`EVENTS_MAX`] events leave
 /// [`BYTES_FREE_MIN`] free.
 pub(super) const BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A pull is sent when at least so much is free: more than the largest message of CHATS (1 MiB and its headers), so
 /// that no pull is answered by "does not fit" again and again.
-const BYTES_FREE_MIN: usize = 2 * 1024 * 1024;
+pub(super) const BYTES_FREE_MIN: usize = 2 * 1024 * 1024;
 /// A pull for a handful of events costs as much as one for many.
-const EVENTS_FREE_MIN: usize = BATCH_MAX / 4;
+pub(super) const EVENTS_FREE_MIN: usize = BATCH_MAX / 4;
 /// How long a pull waits at the server. A pin is renewed by pulls only, and lasts 5 s
 /// (`priority_timeout` of `nats/definitions/fanout.json`).
 const PULL_EXPIRES: Duration = Duration::from_secs(2);

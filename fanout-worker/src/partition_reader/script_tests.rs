@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tidings_nats::{ConsumerStatus, DeliveryInfo};
 
-use super::pulls::BYTES_MAX;
+use super::pulls::{BATCH_MAX, BYTES_FREE_MIN, BYTES_MAX, EVENTS_FREE_MIN, EVENTS_MAX};
 use super::{Action, Delivery, Event, PartitionReader};
 
 /// A reader, its time, and what it wants done, in short words.
@@ -140,8 +140,9 @@ fn a_gap_is_a_fresh_start_and_what_runs_counts_once() {
             generation: 3,
             done: true,
         },
-        &["pull 1023"],
+        &["pull 1024"],
     );
+    assert_eq!(script.reader.in_hand(), 1);
     script.deliver(3, 1, 1, "a", &[]);
     script.deliver(3, 2, 2, "a", &[]);
     script.deliver(3, 3, 3, "b", &["start 3"]);
@@ -183,8 +184,9 @@ fn a_lost_pin_cancels_what_runs_and_what_comes_back_waits_for_it() {
             generation: 4,
             done: true,
         },
-        &["pull 1023"],
+        &["pull 1024"],
     );
+    assert_eq!(script.reader.in_hand(), 1);
     script.deliver(4, 1, 1, "a", &[]);
     script.check(Event::Abandoned { sequence: 1 }, &["start 1"]);
     script.check(Event::Finished { sequence: 1 }, &["ack 1.1"]);
@@ -207,7 +209,7 @@ fn a_reconnect_asks_whether_the_pin_still_holds() {
 #[test]
 fn pulls_ask_for_no_more_than_fits_and_the_pin_is_renewed_meanwhile() {
     let mut script = Script::reading();
-    let large = BYTES_MAX / 4;
+    let large = BYTES_MAX / 4 + 1;
     for sequence in 1..=3 {
         let started = format!("start {sequence}");
         script.deliver_large(2, sequence, sequence, &format!("{sequence}"), large, &[&started]);
@@ -216,7 +218,7 @@ fn pulls_ask_for_no_more_than_fits_and_the_pin_is_renewed_meanwhile() {
     script.after(1_600, &["renew"]);
     script.after(1_000, &["progress 1.1", "progress 2.2", "progress 3.3"]);
     script.after(600, &["renew"]);
-    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "pull 1022"]);
+    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "pull 1024"]);
 }
 
 #[test]
@@ -224,9 +226,9 @@ fn what_waits_long_is_said_to_be_in_progress() {
     let mut script = Script::reading();
     script.deliver(2, 1, 1, "a", &["start 1"]);
     script.deliver(2, 2, 2, "a", &[]);
-    script.status(2, 2, ConsumerStatus::Expired, &["pull 1022"]);
+    script.status(2, 2, ConsumerStatus::Expired, &["pull 1024"]);
     script.now += Duration::from_secs(20);
-    script.status(2, 3, ConsumerStatus::Expired, &["pull 1022"]);
+    script.status(2, 3, ConsumerStatus::Expired, &["pull 1024"]);
     script.after(0, &["progress 2.2", "progress 1.1"]);
 }
 
@@ -451,9 +453,9 @@ fn a_pull_that_ends_says_what_is_missing() {
     script.deliver(2, 1, 1, "a", &["start 1"]);
     script.check(ended(2, 2, ConsumerStatus::Heartbeat, None), &[]);
     script.check(ended(2, 1, ConsumerStatus::Expired, Some(7)), &[]);
-    script.check(ended(2, 2, ConsumerStatus::Expired, Some(1_023)), &["pull 1023"]);
+    script.check(ended(2, 2, ConsumerStatus::Expired, Some(1_023)), &["pull 1024"]);
     // The server delivered one that did not come here.
-    script.check(ended(2, 3, ConsumerStatus::Expired, Some(1_022)), &["open 3"]);
+    script.check(ended(2, 3, ConsumerStatus::Expired, Some(1_023)), &["open 3"]);
 }
 
 #[test]
@@ -503,19 +505,23 @@ fn a_delivery_of_another_pin_is_the_end_of_this_one() {
 #[test]
 fn pulls_are_sent_while_a_good_part_is_free() {
     let mut script = Script::reading();
-    script.deliver_large(2, 1, 1, "1", BYTES_MAX / 2, &["start 1"]);
-    script.status(2, 2, ConsumerStatus::Expired, &["pull 1023"]);
+    script.deliver_large(2, 1, 1, "1", BYTES_MAX - BYTES_FREE_MIN, &["start 1"]);
+    script.status(2, 2, ConsumerStatus::Expired, &["pull 1024"]);
     script.deliver_large(2, 2, 2, "2", 1, &["start 2"]);
     script.status(2, 3, ConsumerStatus::Expired, &[]);
 
     let mut script = Script::reading();
-    for sequence in 1..=768 {
+    for sequence in 1..=(EVENTS_MAX - EVENTS_FREE_MIN) as u64 {
         let started = format!("start {sequence}");
-        script.deliver(2, sequence, sequence, &sequence.to_string(), &[&started]);
+        let mut expected = vec![started.as_str()];
+        if sequence.is_multiple_of(BATCH_MAX as u64) {
+            expected.push("pull 1024");
+        }
+        script.deliver(2, sequence, sequence, &sequence.to_string(), &expected);
     }
-    script.status(2, 2, ConsumerStatus::Expired, &["pull 256"]);
-    script.deliver(2, 769, 769, "769", &["start 769"]);
-    script.status(2, 3, ConsumerStatus::Expired, &[]);
+    script.status(2, 5, ConsumerStatus::Expired, &["pull 256"]);
+    script.deliver(2, 3_841, 3_841, "3841", &["start 3841"]);
+    script.status(2, 6, ConsumerStatus::Expired, &[]);
 }
 
 #[test]
