@@ -40,7 +40,8 @@ impl Window {
 
     /// Whether a delivery of so many bytes may be sent. One always may when none is outstanding.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
-        self.deliveries.is_empty() || (self.deliveries.len() < WINDOW_MAX && self.bytes + bytes <= WINDOW_BYTES_MAX)
+        self.deliveries.is_empty()
+            || (self.deliveries.len() < WINDOW_MAX && self.bytes + bytes <= WINDOW_BYTES_MAX)
     }
 
     /// How many more deliveries, and bytes of them, may be sent.
@@ -53,7 +54,8 @@ impl Window {
 
     /// Whether at least half of it is free: reading for less would be a request a confirmation.
     pub(crate) fn is_half_free(&self) -> bool {
-        self.deliveries.is_empty() || (self.deliveries.len() <= WINDOW_MAX / 2 && self.bytes <= WINDOW_BYTES_MAX / 2)
+        self.deliveries.is_empty()
+            || (self.deliveries.len() <= WINDOW_MAX / 2 && self.bytes <= WINDOW_BYTES_MAX / 2)
     }
 
     /// Takes a delivery in and numbers it.
