@@ -70,8 +70,10 @@ pub(crate) fn main(args: SetupArgs) -> ExitCode {
         }
         let nats = NatsSettings::new(&common)?;
         let postgres = common.postgres_url()?;
-        let mut changes = apply_tables(postgres.expose(), args.dry_run).await?;
-        changes.extend(apply_streams(&nats, args.replicas, args.dry_run).await?);
+        let tables = apply_tables(postgres.expose(), args.dry_run).await?;
+        let mut changes = tables.changes;
+        let remembered = async { Ok(tables.remembered) };
+        changes.extend(apply_streams(&nats, args.replicas, remembered, args.dry_run).await?);
         for change in &changes {
             println!("{change}");
         }
@@ -84,26 +86,45 @@ pub(crate) fn main(args: SetupArgs) -> ExitCode {
     })
 }
 
+/// What was made of the tables, and what they know.
+pub(crate) struct Tables {
+    /// What was changed.
+    pub(crate) changes: Vec<Change>,
+    /// The highest sequence of CHATS and INVALIDATIONS that they remember.
+    pub(crate) remembered: u64,
+}
+
 /// Brings tables to what this version needs, or with `dry_run` only says what it would do.
-pub(crate) async fn apply_tables(postgres_url: &str, dry_run: bool) -> anyhow::Result<Vec<Change>> {
+pub(crate) async fn apply_tables(postgres_url: &str, dry_run: bool) -> anyhow::Result<Tables> {
     let metadata = Metadata::connect(postgres_url, 1).context("--postgres-url")?;
     let pending = metadata.pending_migrations().await?;
     if !dry_run {
         metadata.migrate().await?;
     }
+    let remembered = if pending.is_empty() || !dry_run {
+        metadata.last_sequence().await?
+    } else {
+        // The table may not be there yet.
+        0
+    };
     metadata.close().await;
     let changes = pending.into_iter().map(|migration| Change {
         what: format!("tables, migration {migration}"),
         how: "apply".to_owned(),
     });
-    Ok(changes.collect())
+    Ok(Tables {
+        changes: changes.collect(),
+        remembered,
+    })
 }
 
 /// Brings streams, consumers and buckets to what this version needs, or with `dry_run` only says what it would do.
-/// Without `replicas`, streams keep the copies they have.
+/// Without `replicas`, streams keep the copies they have. `remembered` is [`Tables::remembered`], waited for only if
+/// CHATS or INVALIDATIONS has to be made.
 pub(crate) async fn apply_streams(
     nats: &NatsSettings,
     replicas: Option<u8>,
+    remembered: impl Future<Output = anyhow::Result<u64>>,
     dry_run: bool,
 ) -> anyhow::Result<Vec<Change>> {
     let connection = NatsConnection::connect(nats, "tidings-setup").await?;
@@ -112,8 +133,14 @@ pub(crate) async fn apply_streams(
         Some(replicas) => replicas,
         None => existing_replicas(&bus).await?.unwrap_or(1),
     };
+    let remembered = if exist(&bus, &["CHATS", "INVALIDATIONS"]).await? {
+        0
+    } else {
+        remembered.await?
+    };
     let options = SetupOptions {
         replicas,
+        remembered,
         ..SetupOptions::default()
     };
     let began = Instant::now();
@@ -134,13 +161,36 @@ fn may_pass(error: &SetupError) -> bool {
     matches!(error, ApiError::Timeout | ApiError::NoResponders(_)) || error.code() == Some(NO_SUITABLE_PEERS)
 }
 
+/// Whether all of these streams exist.
+async fn exist(bus: &Bus, streams: &[&str]) -> anyhow::Result<bool> {
+    for stream in streams {
+        if info(bus, stream).await?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// How many copies CHATS has, if there is one.
 async fn existing_replicas(bus: &Bus) -> anyhow::Result<Option<u8>> {
-    match bus.api::<Value>("STREAM.INFO.CHATS", &json!({}), TIMEOUT).await {
-        Ok(info) => Ok(info["config"]["num_replicas"]
-            .as_u64()
-            .and_then(|number| u8::try_from(number).ok())),
-        Err(error) if error.code() == Some(STREAM_NOT_FOUND) => Ok(None),
-        Err(error) => Err(error).context("cannot ask for the stream CHATS"),
+    let info = info(bus, "CHATS").await?;
+    let copies = info.and_then(|info| info["config"]["num_replicas"].as_u64());
+    Ok(copies.and_then(|copies| u8::try_from(copies).ok()))
+}
+
+async fn info(bus: &Bus, stream: &str) -> anyhow::Result<Option<Value>> {
+    let began = Instant::now();
+    loop {
+        match bus
+            .api::<Value>(&format!("STREAM.INFO.{stream}"), &json!({}), TIMEOUT)
+            .await
+        {
+            Ok(info) => return Ok(Some(info)),
+            Err(error) if error.code() == Some(STREAM_NOT_FOUND) => return Ok(None),
+            Err(ApiError::Timeout | ApiError::NoResponders(_)) if began.elapsed() < PATIENCE => {
+                sleep(PAUSE).await;
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot ask for the stream {stream}")),
+        }
     }
 }

@@ -91,6 +91,14 @@ impl Metadata {
             .collect()
     }
 
+    /// The highest sequence, of CHATS or of INVALIDATIONS, that a published change has; 0 if there is none.
+    pub async fn last_sequence(&self) -> Result<u64> {
+        let last = sqlx::query_scalar!(r#"SELECT coalesce(max(seq), 0) AS "seq!" FROM outbox"#)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(last as u64)
+    }
+
     /// How far the changes of a user's clients have been told: the sequence in INVALIDATIONS of the last one that
     /// was published, 0 if there is none; absent while one is not published.
     pub async fn told_until(&self, user: &UserId) -> Result<Option<u64>> {

@@ -18,6 +18,11 @@ const CONCURRENT_MAX: usize = 16;
 /// Error code of a stream that does not exist.
 const STREAM_NOT_FOUND: u16 = 10059;
 
+/// How far above what is remembered a stream begins that has to be made anew. Messages leave no trace in Postgres: at
+/// 10,000 a second, this many take five days, and chats change more often. Sequences stay below 2^53 for two million
+/// such leaps.
+const LEAP: u64 = 1 << 32;
+
 /// What a system is set up with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetupOptions {
@@ -25,6 +30,10 @@ pub struct SetupOptions {
     pub replicas: u8,
     /// Into how many parts chats and inboxes are cut. Fixed at the first setup; later setups keep it.
     pub topology: Topology,
+    /// The highest sequence that Postgres remembers of CHATS and INVALIDATIONS; 0 if none. When those streams have to
+    /// be made, they begin far above it: what counted from 1 again would stand before every change of a chat's
+    /// participants, and before every client's registration.
+    pub remembered: u64,
 }
 
 impl Default for SetupOptions {
@@ -32,6 +41,7 @@ impl Default for SetupOptions {
         Self {
             replicas: 1,
             topology: Topology::default(),
+            remembered: 0,
         }
     }
 }
@@ -75,7 +85,9 @@ pub async fn apply(bus: &Bus, options: &SetupOptions, dry_run: bool) -> Result<V
     };
     let mut changes = Vec::new();
     let (streams, consumers) = (streams(&options), consumers(&options));
-    let of_streams = streams.iter().map(|stream| apply_stream(bus, stream, dry_run));
+    let of_streams = streams
+        .iter()
+        .map(|stream| apply_stream(bus, stream, options.remembered, dry_run));
     changes.extend(in_order(of_streams).await?);
     let of_consumers = consumers
         .iter()
@@ -212,17 +224,20 @@ pub fn consumers(options: &SetupOptions) -> Vec<Value> {
         .collect()
 }
 
-async fn apply_stream(bus: &Bus, wanted: &Value, dry_run: bool) -> Result<Option<Change>, SetupError> {
+async fn apply_stream(
+    bus: &Bus,
+    wanted: &Value,
+    remembered: u64,
+    dry_run: bool,
+) -> Result<Option<Change>, SetupError> {
     let name = name(wanted);
     let what = format!("stream {name}");
     let Some(actual) = info(bus, &format!("STREAM.INFO.{name}")).await? else {
+        let (wanted, how) = first(wanted, remembered);
         if !dry_run {
-            call(bus, &format!("STREAM.CREATE.{name}"), wanted, &what).await?;
+            call(bus, &format!("STREAM.CREATE.{name}"), &wanted, &what).await?;
         }
-        return Ok(Some(Change {
-            what,
-            how: "create".to_owned(),
-        }));
+        return Ok(Some(Change { what, how }));
     };
     let fields = differences(wanted, &actual);
     if fields.is_empty() {
@@ -241,6 +256,20 @@ async fn apply_stream(bus: &Bus, wanted: &Value, dry_run: bool) -> Result<Option
         what,
         how: format!("update {}", fields.join(", ")),
     }))
+}
+
+/// A stream that is made now, and how.
+fn first(wanted: &Value, remembered: u64) -> (Value, String) {
+    let counted_on = matches!(name(wanted).as_str(), "CHATS" | "INVALIDATIONS");
+    if remembered == 0 || !counted_on {
+        return (wanted.clone(), "create".to_owned());
+    }
+    let mut wanted = wanted.clone();
+    wanted["first_seq"] = json!(remembered + LEAP);
+    (
+        wanted,
+        format!("create, above the lost one's sequence {remembered}"),
+    )
 }
 
 async fn apply_consumer(bus: &Bus, wanted: &Value, dry_run: bool) -> Result<Option<Change>, SetupError> {

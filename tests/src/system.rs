@@ -68,14 +68,28 @@ impl System {
 
     /// Starts a system of one's own and waits until it is ready.
     pub async fn start(options: &SystemOptions) -> Self {
-        let options = options.clone();
-        tokio::task::spawn_blocking(move || Self::start_blocking(&options))
+        let dir = TempDir::with_prefix("tidings-test-").expect("a folder for the test");
+        Self::start_in(dir, options.clone()).await
+    }
+
+    /// Stops it in order, has something done to its folder, and starts it again there.
+    pub async fn start_again(mut self, options: &SystemOptions, between: impl FnOnce(&Path)) -> Self {
+        let empty = TempDir::new().expect("a folder for nothing");
+        let dir = std::mem::replace(&mut self.dir, empty);
+        tokio::task::spawn_blocking(move || drop(self))
+            .await
+            .expect("stopping does not panic");
+        between(dir.path());
+        Self::start_in(dir, options.clone()).await
+    }
+
+    async fn start_in(dir: TempDir, options: SystemOptions) -> Self {
+        tokio::task::spawn_blocking(move || Self::start_blocking(dir, &options))
             .await
             .expect("starting does not panic")
     }
 
-    fn start_blocking(options: &SystemOptions) -> Self {
-        let dir = TempDir::with_prefix("tidings-test-").expect("a folder for the test");
+    fn start_blocking(dir: TempDir, options: &SystemOptions) -> Self {
         let on_off = |on| if on { "on" } else { "off" };
         let up = Command::new(Self::executable())
             .arg("up")

@@ -29,22 +29,24 @@ pub(crate) async fn ready(server: &mut Server) -> anyhow::Result<()> {
     }
 }
 
-/// Waits for a part of the setup and says how it goes when that takes long.
-pub(crate) async fn with_progress(
+/// Waits for a part of the setup and says how it goes when that takes long. `changes` are those among what it gives.
+pub(crate) async fn with_progress<T>(
     what: &str,
-    work: impl Future<Output = anyhow::Result<Vec<Change>>>,
-) -> anyhow::Result<()> {
+    work: impl Future<Output = anyhow::Result<T>>,
+    changes: impl FnOnce(&T) -> &[Change],
+) -> anyhow::Result<T> {
     let began = Instant::now();
     tokio::pin!(work);
-    let changes = loop {
-        if let Ok(changes) = timeout(SLOW, &mut work).await {
-            break changes?;
+    let done = loop {
+        if let Ok(done) = timeout(SLOW, &mut work).await {
+            break done?;
         }
         say(&format!("{what} ({:.0} s)", began.elapsed().as_secs_f64()));
     };
+    let changes = changes(&done);
     if !changes.is_empty() {
         let seconds = began.elapsed().as_secs_f64();
         say(&format!("{what}: {} changes ({seconds:.1} s)", changes.len()));
     }
-    Ok(())
+    Ok(done)
 }

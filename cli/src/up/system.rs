@@ -9,6 +9,7 @@ use tidings_service::NatsSettings;
 use tidings_stack::{
     Finder, NatsOptions, NatsProgram, NatsServer, Postgres, PostgresOptions, PostgresPrograms, Server,
 };
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -108,8 +109,9 @@ impl System {
         state.save()?;
 
         let replicas = u8::try_from(state.nats_servers).expect("there are one or three");
-        let bus = self.start_nats(nats_servers, &nats, replicas);
-        let tables = self.start_postgres(programs.postgres, postgres_options);
+        let (remembered, to_remember) = oneshot::channel();
+        let bus = self.start_nats(nats_servers, &nats, replicas, to_remember);
+        let tables = self.start_postgres(programs.postgres, postgres_options, remembered);
         // Both to their ends: what has been started is then either in care or stopped.
         let (bus, tables) = tokio::join!(bus, tables);
         self.add_layers([bus, tables])?;
@@ -147,15 +149,27 @@ impl System {
     }
 
     /// Starts the nats-servers and sets up streams.
-    async fn start_nats(&self, servers: Vec<NatsServer>, url: &str, replicas: u8) -> anyhow::Result<Layer> {
+    async fn start_nats(
+        &self,
+        servers: Vec<NatsServer>,
+        url: &str,
+        replicas: u8,
+        remembered: oneshot::Receiver<u64>,
+    ) -> anyhow::Result<Layer> {
         let candidates = servers.into_iter().map(|server| Candidate {
             admin: Some(server.monitoring_url()),
             server: server.into_server(),
         });
         let layer = self.take_into_care(self.launch(candidates.collect()).await?);
         let settings = NatsSettings::parse(url)?;
-        let work = Box::pin(setup::apply_streams(&settings, Some(replicas), false));
-        let set_up = with_progress("setting up streams and consumers", work).await;
+        let remembered = async {
+            let remembered = remembered.await;
+            remembered.context("Postgres has to say where they begin")
+        };
+        let work = Box::pin(setup::apply_streams(&settings, Some(replicas), remembered, false));
+        let set_up = with_progress("setting up streams and consumers", work, |changes| changes)
+            .await
+            .map(drop);
         self.or_stop(layer, set_up.context("cannot set up streams")).await
     }
 
@@ -164,6 +178,7 @@ impl System {
         &self,
         programs: PostgresPrograms,
         options: PostgresOptions,
+        remembered: oneshot::Sender<u64>,
     ) -> anyhow::Result<Layer> {
         if !options.data.exists() {
             say("making the database (once)");
@@ -172,7 +187,14 @@ impl System {
         let url = postgres.url().to_owned();
         let server = postgres.into_server();
         let layer = self.take_into_care(self.launch(vec![Candidate { server, admin: None }]).await?);
-        let set_up = with_progress("setting up tables", setup::apply_tables(&url, false)).await;
+        let set_up = with_progress("setting up tables", setup::apply_tables(&url, false), |tables| {
+            &tables.changes
+        })
+        .await;
+        let set_up = set_up.map(|tables| {
+            // Nobody asks where all streams exist.
+            let _ = remembered.send(tables.remembered);
+        });
         self.or_stop(layer, set_up.context("cannot set up tables")).await
     }
 

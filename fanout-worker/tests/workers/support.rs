@@ -99,6 +99,7 @@ impl System {
                 shards: 4,
             },
             replicas,
+            ..SetupOptions::default()
         };
         let bus = Bus::new(connection.client().clone());
         setup::apply(&bus, &options, false)

@@ -57,6 +57,7 @@ impl System {
         let options = SetupOptions {
             topology,
             replicas: 1,
+            ..SetupOptions::default()
         };
         setup::apply(&bus, &options, false)
             .await

@@ -3,6 +3,7 @@
 
 mod confirming;
 mod connections;
+mod lost_store;
 mod postgres;
 mod restarts;
 mod support;

@@ -54,7 +54,7 @@ async fn people_come_in_while_a_gateway_stops(system: &System) {
     }
     welcomes.recv().await.expect("somebody is let in");
     system.signal("gateway-1", Signal::SIGTERM);
-    let ends = tokio::time::timeout(Duration::from_secs(60), people.join_all());
+    let ends = tokio::time::timeout(Duration::from_mins(1), people.join_all());
     let ends = ends.await.expect("nobody is left on a gateway that stops");
     let others: Vec<_> = ends
         .iter()

@@ -93,6 +93,7 @@ impl Cluster {
         let options = SetupOptions {
             topology,
             replicas: 3,
+            ..SetupOptions::default()
         };
         setup::apply(&cluster.bus(0).await, &options, false)
             .await

@@ -87,6 +87,7 @@ async fn a_key_that_is_gone_is_put_again() {
     let options = SetupOptions {
         topology,
         replicas: 1,
+        ..SetupOptions::default()
     };
     setup::apply(&bus, &options, false)
         .await
