@@ -206,6 +206,7 @@ impl Outcome {
                 .map(|(fault, wait)| (fault.clone(), milliseconds(*wait)))
                 .collect::<BTreeMap<_, _>>(),
             "slowest": self.timings.slowest,
+            "takeOverMaxMs": self.timings.take_over_max.map(milliseconds),
         })
     }
 }

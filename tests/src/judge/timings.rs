@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tidings_protocol::{ChatId, ClientFrame, ClientId, MessageId, Received, ServerFrame, Status};
 
-use super::weather::Weather;
+use super::weather::{Disturbance, Weather};
 use crate::history::{Moment, Run, What};
 
 /// Until how long after its end a fault counts as the cause of a late delivery.
@@ -37,6 +37,9 @@ pub struct Timings {
     pub resume_by_fault: BTreeMap<String, Duration>,
     /// The longest time from the end of a fault until somebody got anything.
     pub silence_max: Duration,
+    /// The longest time from sending to delivery of what was sent within ten seconds after a fan-out worker was killed,
+    /// while nothing else disturbed the system: until another had taken over, also where it came back only later.
+    pub take_over_max: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -102,6 +105,8 @@ pub fn timings(run: &Run) -> Timings {
         if let Some(accepted) = accepted {
             after_accept.push(record.at.since(*accepted));
         }
+        let take_over = take_over(&weather, *at, record.at);
+        timings.take_over_max = timings.take_over_max.max(take_over);
         for fault in &weather.disturbances {
             if *at < fault.from || *at > fault.to.plus(AFTER_FAULT) || record.at < fault.to {
                 continue;
@@ -140,6 +145,28 @@ pub fn timings(run: &Run) -> Timings {
     timings.max = waits.last().copied().unwrap_or_default();
     timings.accept_to_delivery_p99 = percentile(&after_accept, 99);
     timings
+}
+
+/// How long something waited that was sent shortly after a worker's death, if nothing else can be why.
+fn take_over(weather: &Weather, at: Moment, delivered: Moment) -> Option<Duration> {
+    let mut killed = weather
+        .disturbances
+        .iter()
+        .filter(|fault| kills_worker(fault) && at >= fault.from && at <= fault.from.plus(AFTER_FAULT));
+    let killed = killed.next()?;
+    let mut others = weather.between(killed.from, delivered);
+    others
+        .all(|other| whom(other) == whom(killed))
+        .then(|| delivered.since(at))
+}
+
+fn kills_worker(fault: &Disturbance) -> bool {
+    fault.what.starts_with("fanout-worker") && fault.what.ends_with("SIGKILL")
+}
+
+/// Whom a disturbance hits: `fanout-worker-1: SIGKILL`, `fanout-worker-1 is gone`.
+fn whom(fault: &Disturbance) -> &str {
+    fault.what.split([':', ' ']).next().unwrap_or_default()
 }
 
 fn sends(run: &Run) -> HashMap<(ChatId, ClientId, MessageId), Sent> {
@@ -204,6 +231,11 @@ impl fmt::Display for Timings {
             f,
             ", and silence for at most {:.1} s",
             self.silence_max.as_secs_f64()
-        )
+        )?;
+        if let Some(longest) = self.take_over_max {
+            let seconds = longest.as_secs_f64();
+            write!(f, "; from a fan-out worker's death at most {seconds:.1} s")?;
+        }
+        Ok(())
     }
 }
