@@ -73,7 +73,9 @@ mod tests {
     fn one_chat_takes_half_and_others_have_room() {
         let payloads = Arc::new(Payloads::default());
         let large = 64 * 1024;
-        let held: Vec<Held> = std::iter::from_fn(|| payloads.hold(&"a".into(), large)).collect();
+        let held: Vec<Held> = (0..100)
+            .map_while(|_| payloads.hold(&"a".into(), large))
+            .collect();
         assert_eq!(held.len() * large, PAYLOADS_MAX / 2);
         let others: Vec<Held> = (0..16)
             .filter_map(|chat| payloads.hold(&format!("b{chat}").into(), large))
@@ -82,5 +84,26 @@ mod tests {
         drop((held, others));
         let kept = payloads.0.lock();
         assert!(kept.bytes == 0 && kept.by_chat.is_empty());
+    }
+
+    #[test]
+    fn all_is_kept_that_fits_and_of_one_chat_its_share() {
+        let payloads = Arc::new(Payloads::default());
+        let half = payloads.hold(&"a".into(), PAYLOADS_MAX / 2);
+        let half = half.expect("nothing is kept yet");
+        let chat: ChatKey = "b".into();
+        assert!(payloads.hold(&chat, CHAT_SHARE + 1).is_none());
+        let _most = payloads.hold(&chat, CHAT_SHARE - 1).expect("within its share");
+        let last = payloads.hold(&chat, 1).expect("its whole share");
+        assert!(payloads.hold(&chat, 1).is_none());
+        let others: Vec<Held> = (1..PAYLOADS_MAX / 2 / CHAT_SHARE)
+            .filter_map(|other| payloads.hold(&format!("c{other}").into(), CHAT_SHARE))
+            .collect();
+        assert_eq!((others.len(), payloads.0.lock().bytes), (15, PAYLOADS_MAX));
+        assert!(payloads.hold(&"d".into(), 1).is_none(), "all is taken");
+        drop(last);
+        let _last = payloads.hold(&chat, 1).expect("it is free again");
+        drop(half);
+        assert_eq!(payloads.0.lock().bytes, PAYLOADS_MAX / 2);
     }
 }

@@ -133,4 +133,17 @@ mod tests {
             assert!(count < 9 || delay >= RETRY_DELAY_MAX / 2);
         }
     }
+
+    #[test]
+    fn news_of_an_event_become_rarer() {
+        let mut tries = Tries::default();
+        let mut news = Vec::new();
+        for _ in 0..100 {
+            tries.count_one();
+            if tries.is_news() {
+                news.push(tries.count());
+            }
+        }
+        assert_eq!(news, [4, 8, 16, 32, 64]);
+    }
 }
