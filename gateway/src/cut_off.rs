@@ -160,6 +160,10 @@ mod tests {
         assert!((1..12).all(|second| !world.look(second, 2, Some(second.min(2)), true)));
         assert!(world.look(12, 2, Some(2), true));
         assert!(world.look(13, 2, Some(13), true), "a beacon is not enough");
+        assert!(
+            world.look(14, 12, Some(13), true),
+            "nor is what was written before"
+        );
         assert!(!world.look(15, 14, Some(13), true));
         assert!(!world.look(16, 14, Some(13), true));
     }

@@ -240,6 +240,9 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures::future::poll_immediate;
     use tidings_nats::{Event, Message};
     use tidings_protocol::{ChatId, ClientId, MessageId, Timestamp, UserId};
     use uuid::Uuid;
@@ -388,5 +391,76 @@ mod tests {
         mailbox.close(Ending::Asked(CloseReason::Replaced));
         mailbox.close(Ending::Restart);
         assert_eq!(taken(&mailbox), ["Close(Asked(Replaced))", "Doubt"]);
+    }
+
+    #[test]
+    fn as_many_wait_as_may_be_unconfirmed() {
+        let mailbox = Mailbox::default();
+        let most = NOTICES_MAX as u64;
+        for round in 0..2 {
+            let before = round * most;
+            for sequence in 1..=most {
+                mailbox.notice(told(before + sequence, 0, false));
+            }
+            assert!(matches!(mailbox.try_next(), Some(Mail::Notice { .. })));
+            mailbox.notice(told(before + most + 1, 0, false));
+            let expected: Vec<String> = (2..=most + 1)
+                .map(|sequence| (before + sequence).to_string())
+                .collect();
+            assert_eq!(taken(&mailbox), expected);
+        }
+    }
+
+    #[test]
+    fn a_session_is_suspected_from_one_doubt_on() {
+        let mailbox = Mailbox::default();
+        assert!(!mailbox.is_suspected(0) && !mailbox.is_suspected(1));
+        mailbox.suspect(2);
+        assert!(!mailbox.is_suspected(1) && mailbox.is_suspected(2) && mailbox.is_suspected(3));
+        mailbox.doubt_if_suspected(1);
+        assert!(taken(&mailbox).is_empty(), "a check of before says nothing");
+        mailbox.doubt_if_suspected(3);
+        mailbox.suspect(4);
+        assert!(!mailbox.is_suspected(4), "it is about to read");
+        assert_eq!(taken(&mailbox), ["Doubt"]);
+    }
+
+    #[test]
+    fn a_mailbox_says_how_its_session_stands() {
+        let mailbox = Mailbox::default();
+        assert!(!mailbox.is_unfenced() && !mailbox.is_closing());
+        mailbox.unfence();
+        mailbox.close(Ending::Restart);
+        assert!(mailbox.is_unfenced() && mailbox.is_closing());
+        mailbox.fence_passed(0);
+        assert!(!mailbox.is_unfenced());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_woken_by_all_but_a_suspicion() {
+        let wakes = async |tell: &dyn Fn(&Mailbox)| {
+            let mailbox = Mailbox::default();
+            let mut next = pin!(mailbox.next());
+            assert!(poll_immediate(next.as_mut()).await.is_none());
+            tell(&mailbox);
+            poll_immediate(next).await.is_some()
+        };
+        assert!(wakes(&|mailbox| mailbox.notice(told(1, 0, false))).await);
+        assert!(wakes(&|mailbox| mailbox.notice(told(1, 1, false))).await);
+        assert!(wakes(&Mailbox::unfence).await);
+        assert!(wakes(&|mailbox| mailbox.fence_passed(1)).await);
+        assert!(wakes(&|mailbox| mailbox.checked(1)).await);
+        assert!(wakes(&|mailbox| mailbox.close(Ending::Restart)).await);
+        assert!(!wakes(&|mailbox| mailbox.suspect(1)).await);
+        let suspected_and = async |then: &dyn Fn(&Mailbox)| {
+            wakes(&|mailbox| {
+                mailbox.suspect(1);
+                then(mailbox);
+            })
+            .await
+        };
+        assert!(suspected_and(&|mailbox| mailbox.clear(1, Some(1))).await);
+        assert!(!suspected_and(&|mailbox| mailbox.clear(1, None)).await);
+        assert!(suspected_and(&|mailbox| mailbox.doubt_if_suspected(1)).await);
     }
 }

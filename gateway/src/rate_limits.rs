@@ -206,4 +206,54 @@ mod tests {
         drop(first);
         assert!(limits.unauthenticated(address).is_some());
     }
+
+    #[test]
+    fn each_thing_has_a_rate_of_its_own() {
+        let limits = RateLimits::new(Switch::On, 0);
+        // A bucket fills while it is emptied, on a slow machine by a good deal.
+        let passed = |check: &dyn Fn() -> Result<(), Error>| (0..1_000).map_while(|_| check().ok()).count();
+        let chat = || limits.check_chat(ChatId(uuid::Uuid::from_u128(1)));
+        assert!((100..1_000).contains(&passed(&chat)));
+        let user_id = UserId::new("alice").expect("printable");
+        assert!((60..70).contains(&passed(&|| limits.check_invitation(&user_id))));
+        let address = IpAddr::from([127, 0, 0, 1]);
+        assert!((60..1_000).contains(&passed(&|| limits.failed_hello(address))));
+        let other = IpAddr::from([127, 0, 0, 2]);
+        assert!(limits.failed_hello(other).is_ok());
+    }
+
+    #[test]
+    fn buckets_that_are_full_again_are_forgotten() {
+        let limits = RateLimits::new(Switch::On, 0);
+        let user_id = UserId::new("alice").expect("printable");
+        limits.check_invitation(&user_id).expect("the first of 60");
+        limits
+            .check_chat(ChatId(uuid::Uuid::from_u128(1)))
+            .expect("the first of 100");
+        let forgotten = (0..1_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            limits.upkeep();
+            limits.chats.is_empty()
+        });
+        assert!(forgotten, "it is full again after 50 ms");
+    }
+
+    #[test]
+    fn whoever_waits_as_told_is_not_told_again() {
+        let error = limited("of it", Duration::from_micros(7_200));
+        assert_eq!(error.retry_after_ms, Some(8));
+    }
+
+    #[test]
+    fn each_connection_without_hello_counts_until_it_is_gone() {
+        let limits = Arc::new(RateLimits::new(Switch::On, 2));
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let (first, second) = (limits.unauthenticated(address), limits.unauthenticated(address));
+        drop(first);
+        let third = limits.unauthenticated(address);
+        assert!(second.is_some() && third.is_some());
+        assert!(limits.unauthenticated(address).is_none());
+        drop((second, third));
+        assert!(limits.unauthenticated.lock().is_empty());
+    }
 }

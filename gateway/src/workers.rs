@@ -310,4 +310,25 @@ mod tests {
         assert!(!workers.registered(vec![]));
         assert!(workers.have_passed(2, 0));
     }
+
+    #[test]
+    fn whoever_is_registered_or_heard_is_remembered() {
+        let start = Instant::now();
+        let mut workers = Workers::default();
+        assert_eq!(workers.heard_at(), None);
+        workers.beacon(&beacon(A, 0, 9, 9), start);
+        workers.beacon(&beacon(B, 0, 7, 7), start);
+        assert!(!workers.registered(vec![B]), "A is heard");
+        assert!(!workers.have_passed(8, 8), "B is behind");
+        assert!(!workers.registered(vec![A]), "B is heard");
+        assert!(!workers.have_passed(8, 8), "B may still look up at 7");
+        assert!(!workers.any_fell_silent(start + SILENCE_MAX), "not yet");
+        let later = start + SILENCE_MAX + Duration::from_millis(1);
+        workers.beacon(&beacon(B, 0, 7, 7), later);
+        assert_eq!(workers.heard_at(), Some(later));
+        assert!(workers.any_fell_silent(later), "A did");
+        assert_eq!(workers.sessions_revision(), 7, "A is not heard");
+        assert!(!workers.registered(vec![A, B]), "A is registered");
+        assert!(!workers.any_fell_silent(later), "B did not");
+    }
 }
