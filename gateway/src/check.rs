@@ -29,6 +29,7 @@ pub(crate) async fn run(gateway: &Gateway) {
                 let sessions = gateway.sessions.of_shard(shard);
                 check(bus, topology, shard, &sessions).await;
                 session_keys::check(gateway, &sessions).await;
+                session_keys::delete_abandoned(gateway).await;
             }
             () = gateway.live.keys_lost() => {
                 tracing::warn!("the bucket SESSIONS was made anew: every session's key is looked for");

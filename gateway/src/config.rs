@@ -1,6 +1,7 @@
 //! The gateway's settings.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use tidings_service::{CommonConfig, TokenConfig};
@@ -73,4 +74,25 @@ pub struct GatewayConfig {
         value_name = "N"
     )]
     pub unauthenticated_max: u32,
+
+    /// How long a client may take nothing of what waits for it, in seconds, before it is closed with 4408.
+    ///
+    /// Counted from the last bytes that left: however slow a link is, a client that reads is not closed.
+    #[arg(
+        long,
+        env = "TIDINGS_STALL_TIMEOUT",
+        default_value = "30",
+        value_name = "SECONDS",
+        value_parser = stall_timeout
+    )]
+    pub stall_timeout: Duration,
+}
+
+/// A second at least: healthy clients stand still for a moment.
+fn stall_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = tidings_service::seconds(text)?;
+    if timeout < Duration::from_secs(1) {
+        return Err("at least 1 second is expected".to_owned());
+    }
+    Ok(timeout)
 }

@@ -19,6 +19,7 @@ use crate::gateway::Gateway;
 use crate::inbox_reader::InboxReader;
 use crate::mailbox::{Ending, Mailbox};
 use crate::rate_limits::Unauthenticated;
+use crate::seat::Seat;
 use crate::sessions::{SessionHandle, Superseded};
 use crate::take_over;
 use crate::unavailable::{self, database_error, unavailable};
@@ -42,7 +43,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A session that has begun.
 pub(crate) struct Opened {
     pub(crate) wire: Wire,
-    pub(crate) handle: Arc<SessionHandle>,
+    pub(crate) seat: Seat,
     pub(crate) claims: Claims,
     pub(crate) reader: InboxReader,
     /// Up to where INVALIDATIONS must be applied for every worker to know of this client.
@@ -77,7 +78,7 @@ pub(crate) async fn hello(
     let mut wrong_frames = 0;
     loop {
         let incoming = tokio::select! {
-            incoming = tokio::time::timeout_at(deadline, wire.next()) => incoming,
+            incoming = tokio::time::timeout_at(deadline, wire.next(true)) => incoming,
             () = gateway.stopping.cancelled() => {
                 let retry_after_ms = Some(rand::random_range(0..RETRY_AFTER_MS_MAX));
                 wire.close(CloseCode::Restart, ErrorCode::Unavailable, retry_after_ms).await;
@@ -101,7 +102,7 @@ pub(crate) async fn hello(
                 match open(gateway, hello, bearer.as_deref()).await {
                     Ok(session) => {
                         drop(unauthenticated);
-                        return welcome(gateway, wire, id, session).await;
+                        return Some(welcome(gateway, wire, id, session));
                     }
                     Err(refused) => {
                         let too_often = gateway.rate_limits.failed_hello(address);
@@ -110,13 +111,7 @@ pub(crate) async fn hello(
                         }
                         let code = refused.error.code.clone();
                         let retry_after_ms = refused.error.retry_after_ms;
-                        if wire
-                            .write(&Reply::failure(Some(id), refused.error).into())
-                            .await
-                            .is_err()
-                        {
-                            return None;
-                        }
+                        wire.write(&Reply::failure(Some(id), refused.error).into());
                         if let Some(close) = refused.close {
                             wire.close(close, code, retry_after_ms).await;
                             return None;
@@ -137,7 +132,8 @@ pub(crate) async fn hello(
             }
         };
         wrong_frames += 1;
-        if wire.write(&answer.into()).await.is_err() || wire.flush().await.is_err() {
+        wire.write(&answer.into());
+        if wire.flush().await.is_err() {
             return None;
         }
         if wrong_frames >= WRONG_FRAMES_MAX {
@@ -149,7 +145,7 @@ pub(crate) async fn hello(
 
 /// What [`open`] has found and made.
 struct Session {
-    handle: Arc<SessionHandle>,
+    seat: Seat,
     claims: Claims,
     registration: Registration,
     reader: InboxReader,
@@ -204,8 +200,8 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
         registered.heir,
         gateway.readings.clone(),
     );
-    let (handle, older) = take_over(gateway, &claims, registered.heir).await?;
-    close_older(gateway, &handle, older).await;
+    let (seat, older) = take_over(gateway, &claims, registered.heir).await?;
+    close_older(gateway, &seat, older).await;
     if gateway.changed_users.changed_since(&claims.user, changes_seen) {
         // The client may have been removed before this session could be found.
         gateway.close_inactive(std::slice::from_ref(&claims.user));
@@ -218,7 +214,7 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
         None
     };
     Ok(Session {
-        handle,
+        seat,
         registration: registered.registration,
         reader,
         backlog: backlog.unwrap_or(0),
@@ -344,7 +340,7 @@ async fn take_over(
     gateway: &Gateway,
     claims: &Claims,
     heir: bool,
-) -> Result<(Arc<SessionHandle>, Option<SessionKey>), Refused> {
+) -> Result<(Seat, Option<SessionKey>), Refused> {
     let connection = rand::random();
     let key = SessionKey {
         gateway: gateway.boot_id.to_string(),
@@ -373,7 +369,7 @@ async fn take_over(
         mailbox: Mailbox::default(),
         closed: CancellationToken::new(),
     });
-    Ok((handle, older))
+    Ok((Seat::new(gateway.sessions.clone(), handle), older))
 }
 
 /// Closes the connection that this one replaces, and waits a second for it.
@@ -391,9 +387,9 @@ async fn close_older(gateway: &Gateway, handle: &Arc<SessionHandle>, older: Opti
     }
 }
 
-async fn welcome(gateway: &Gateway, mut wire: Wire, id: u64, session: Session) -> Option<Opened> {
+fn welcome(gateway: &Gateway, mut wire: Wire, id: u64, session: Session) -> Opened {
     let Session {
-        handle,
+        seat,
         claims,
         registration,
         reader,
@@ -411,19 +407,13 @@ async fn welcome(gateway: &Gateway, mut wire: Wire, id: u64, session: Session) -
         backlog,
         limits: Limits::default(),
     });
-    gateway.seen.note(handle.client_id);
-    let opened = Opened {
-        handle,
+    gateway.seen.note(seat.client_id);
+    wire.write(&welcome);
+    Opened {
+        wire,
+        seat,
         claims,
         reader,
         invalidations_sequence,
-        wire: {
-            if wire.write(&welcome).await.is_err() {
-                // The session ends as any other does.
-                tracing::debug!("the socket was gone before the welcome");
-            }
-            wire
-        },
-    };
-    Some(opened)
+    }
 }

@@ -24,15 +24,18 @@ mod live;
 mod look_up_chats;
 mod mailbox;
 mod modify_chat_participants;
+mod outgoing;
 mod publisher;
 mod rate_limits;
 mod readings;
 mod renew_token;
+mod seat;
 mod seen;
 mod send_message;
 mod session;
 mod session_keys;
 mod sessions;
+mod socket;
 mod take_over;
 mod unavailable;
 mod upgrade;
@@ -40,10 +43,7 @@ mod window;
 mod wire;
 mod workers;
 
-use std::net::SocketAddr;
-
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use tidings_service::{Context, Registration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -70,15 +70,11 @@ pub async fn run(config: GatewayConfig, context: Context) -> anyhow::Result<()> 
     accepting.holds();
     tracing::info!(%address, "clients can connect");
 
-    let listener = listener.tap_io(|socket| {
-        // Frames are small and awaited; a socket that refuses the option works without it.
-        let _ = socket.set_nodelay(true);
-    });
-    let router = upgrade::router(gateway.clone(), context.stopping.clone());
+    let router = upgrade::router(gateway.clone(), context.stopping.clone(), config.stall_timeout);
     let stopping = context.stopping.clone();
     let server = axum::serve(
-        listener,
-        router.into_make_service_with_connect_info::<SocketAddr>(),
+        socket::Sockets(listener),
+        router.into_make_service_with_connect_info::<socket::Peer>(),
     )
     .with_graceful_shutdown(async move { stopping.cancelled().await });
     context

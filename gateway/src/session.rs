@@ -1,4 +1,8 @@
 //! One connection from welcome to close: the task around the pure inbox session.
+//!
+//! It reads while it writes: a client that takes long to read what it is sent is heard meanwhile, so that what it has
+//! confirmed is not lost with the connection. What waits to be written has bounds: deliveries that of the window, and
+//! answers that of [`crate::outgoing`], beyond which nothing more is read until some have left.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,19 +13,20 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tidings_nats::CloseReason;
 use tidings_protocol::{
-    CaughtUp, ChatId, ClientFrame, CloseCode, Error, ErrorCode, FrameError, Notice, NoticeCode, PING_SECONDS,
-    Reply, SendMessage, TokenExpiring,
+    ChatId, ClientFrame, CloseCode, Error, ErrorCode, FrameError, Notice, NoticeCode, PING_SECONDS, Reply,
+    SendMessage, TokenExpiring,
 };
 use tidings_service::{Claims, clock};
 use tokio::time::Instant;
 
-use crate::delivery::{self, Body};
+use crate::delivery::Body;
 use crate::gateway::Gateway;
 use crate::hello::{Opened, RETRY_AFTER_MS_MAX};
 use crate::inbox_reader::{InboxReader, Read};
 use crate::inbox_session::{Action, InboxSession, Input, Stored};
 use crate::mailbox::{Ending, Mail};
 use crate::rate_limits::{ClientLimit, RateLimits};
+use crate::seat::Seat;
 use crate::sessions::SessionHandle;
 use crate::take_over;
 use crate::unavailable::in_time;
@@ -119,11 +124,12 @@ struct Session {
 pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
     let Opened {
         wire,
-        handle,
+        seat,
         claims,
         reader,
         invalidations_sequence,
     } = opened;
+    let handle = Arc::clone(&seat);
     Box::pin(gateway.live.fence(&handle, invalidations_sequence)).await;
     if gateway.stopping.is_cancelled() {
         // It came in while the others were being sent elsewhere, perhaps after the last of them had gone.
@@ -152,10 +158,11 @@ pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
     };
     let end = session.serve().await;
     let Session { wire, .. } = session;
-    Box::pin(finish(&gateway, &handle, wire, end)).await;
+    Box::pin(finish(&gateway, seat, wire, end)).await;
 }
 
-async fn finish(gateway: &Gateway, handle: &SessionHandle, wire: Wire, end: End) {
+async fn finish(gateway: &Gateway, seat: Seat, wire: Wire, end: End) {
+    let handle = &*seat;
     gateway.sessions.remove(handle);
     match end {
         End::Gone => drop(wire),
@@ -172,6 +179,7 @@ async fn finish(gateway: &Gateway, handle: &SessionHandle, wire: Wire, end: End)
     handle.closed.cancel();
     gateway.seen.note(handle.client_id);
     take_over::delete_key(&gateway.bus, handle.client_id, handle.revision()).await;
+    seat.leave();
 }
 
 impl Session {
@@ -189,22 +197,22 @@ impl Session {
         // What is done is boxed, so that a connection which waits, as most do at any moment, holds only what waiting
         // takes: 4 KB less each.
         if !self.actions.is_empty() {
-            Box::pin(self.act()).await?;
+            Box::pin(self.act()).await;
         }
         self.note_full_window();
-        self.wire.flush().await?;
+        self.wire.send().await?;
         let happening = self.next().await;
         Box::pin(self.meet(happening)).await
     }
 
-    /// Waits for one thing to happen.
+    /// Waits for one thing to happen, while what was written leaves.
     async fn next(&mut self) -> Happening {
         let deadline = self.deadline();
         let may_read =
             self.requests.len() + self.queued_count < REQUESTS_MAX && self.questions < QUESTIONS_MAX;
         let mailbox = &self.handle.mailbox;
         tokio::select! {
-            incoming = self.wire.next(), if may_read => Happening::Incoming(incoming),
+            incoming = self.wire.next(may_read) => Happening::Incoming(incoming),
             mail = mailbox.next() => Happening::Mail(mail),
             Some(done) = self.requests.next(), if !self.requests.is_empty() => Happening::Done(done),
             (reader, read) = async { self.reading.as_mut().expect("guarded").await }, if self.reading.is_some() => {
@@ -216,9 +224,12 @@ impl Session {
 
     async fn meet(&mut self, happening: Happening) -> Result<(), End> {
         match happening {
-            Happening::Incoming(incoming) => self.incoming(incoming).await,
+            Happening::Incoming(incoming) => self.incoming(incoming),
             Happening::Mail(mail) => self.mail(mail).await,
-            Happening::Done(done) => self.done(done).await,
+            Happening::Done(done) => {
+                self.done(done);
+                Ok(())
+            }
             Happening::Read(reader, read) => {
                 self.reading = None;
                 self.reader = Some(reader);
@@ -231,18 +242,16 @@ impl Session {
                 self.inbox.handle(input, &mut self.actions);
                 Ok(())
             }
-            Happening::Due => self.tick().await,
+            Happening::Due => self.tick(),
         }
     }
 
     /// Does what the inbox session wants.
-    async fn act(&mut self) -> Result<(), End> {
+    async fn act(&mut self) {
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Deliver { delivery, body } => {
-                    let frame = delivery::frame(&body, delivery, &self.handle.user_id);
-                    self.wire.write(&frame).await?;
-                    metrics::counter!("tidings_deliveries_total").increment(1);
+                    self.wire.deliver(delivery, body, self.handle.user_id.clone());
                 }
                 Action::Delete { sequence } => {
                     self.gateway.confirmer.confirm(self.handle.shard, sequence).await;
@@ -255,17 +264,18 @@ impl Session {
                         (reader, read)
                     }));
                 }
-                Action::CaughtUp => self.wire.write(&CaughtUp {}.into()).await?,
-                Action::UnknownDelivery(delivery) => {
-                    let notice = Notice {
-                        code: NoticeCode::UnknownDelivery,
-                        delivery: Some(delivery),
-                    };
-                    self.wire.write(&notice.into()).await?;
-                }
+                Action::CaughtUp => self.wire.caught_up(),
+                Action::UnknownDelivery(delivery) => self.unknown_delivery(delivery),
             }
         }
-        Ok(())
+    }
+
+    fn unknown_delivery(&mut self, delivery: u64) {
+        let notice = Notice {
+            code: NoticeCode::UnknownDelivery,
+            delivery: Some(delivery),
+        };
+        self.wire.write(&notice.into());
     }
 
     /// Since when the client must confirm before anything more is delivered.
@@ -312,9 +322,8 @@ impl Session {
                 // What was sent to us is answered, as far as that takes no longer than a publish ack does.
                 let replies = async {
                     while let Some(done) = self.requests.next().await {
-                        self.done(done).await.ok()?;
+                        self.done(done);
                     }
-                    Some(())
                 };
                 let _ = tokio::time::timeout(LAST_REPLIES_TIMEOUT, replies).await;
                 let retry_after_ms = Some(rand::random_range(0..RETRY_AFTER_MS_MAX));
@@ -327,52 +336,61 @@ impl Session {
         }
     }
 
-    async fn incoming(&mut self, incoming: Incoming) -> Result<(), End> {
+    fn incoming(&mut self, incoming: Incoming) -> Result<(), End> {
         self.heard_at = Instant::now();
         self.pinged = false;
         match incoming {
             Incoming::Gone => Err(End::Gone),
             Incoming::SignOfLife => Ok(()),
             Incoming::Unacceptable(code) => Err(End::because(code, ErrorCode::BadFrame)),
-            Incoming::Bad(FrameError { id, error }) => self.reply(Reply::failure(id, error)).await,
-            Incoming::Frame(frame) => self.frame(frame).await,
+            Incoming::Bad(FrameError { id, error }) => {
+                self.reply(Reply::failure(id, error));
+                Ok(())
+            }
+            Incoming::Frame(frame) => {
+                self.frame(frame);
+                Ok(())
+            }
         }
     }
 
-    async fn frame(&mut self, frame: ClientFrame) -> Result<(), End> {
+    fn frame(&mut self, frame: ClientFrame) {
         if let Err(error) = frame.validate() {
-            return self.reply(Reply::failure(frame.id(), error)).await;
+            return self.reply(Reply::failure(frame.id(), error));
         }
         match frame {
             // Newest wins: what is left of an older connection confirms nothing more.
-            ClientFrame::Received(_) if self.handle.mailbox.is_closing() => Ok(()),
+            ClientFrame::Received(_) if self.handle.mailbox.is_closing() => {}
             ClientFrame::Received(received) => {
-                let input = match (received.delivery, received.through) {
-                    (Some(delivery), _) => Input::Received(delivery),
-                    (None, Some(through)) => Input::ReceivedThrough(through),
+                let (delivery, input) = match (received.delivery, received.through) {
+                    (Some(delivery), _) => (delivery, Input::Received(delivery)),
+                    (None, Some(through)) => (through, Input::ReceivedThrough(through)),
                     (None, None) => unreachable!("validated: exactly one"),
                 };
+                if delivery > self.wire.delivered() {
+                    // What has not left cannot have been received; nor may it make room for more, so that the window
+                    // bounds what waits to leave.
+                    return self.unknown_delivery(delivery);
+                }
                 self.inbox.handle(input, &mut self.actions);
-                Ok(())
             }
-            ClientFrame::SendMessage(request) => self.send(request).await,
+            ClientFrame::SendMessage(request) => self.send(request),
             ClientFrame::Hello(hello) => {
                 let error = Error::new(ErrorCode::NotHello, "this connection has said hello already");
-                self.reply(Reply::failure(Some(hello.id), error)).await
+                self.reply(Reply::failure(Some(hello.id), error));
             }
             frame => {
                 let request = request(self.gateway.clone(), self.handle.clone(), frame);
                 self.questions += 1;
                 self.requests.push(Box::pin(request));
-                Ok(())
             }
         }
     }
 
     /// Sends a message once the one before it in the same chat is answered.
-    async fn send(&mut self, request: SendMessage) -> Result<(), End> {
+    fn send(&mut self, request: SendMessage) {
         if let Err(error) = RateLimits::check_client(&self.client_limit) {
-            return self.reply(Reply::failure(Some(request.id), error)).await;
+            return self.reply(Reply::failure(Some(request.id), error));
         }
         if let Some(queue) = self.queued.get_mut(&request.chat_id) {
             queue.push_back(request);
@@ -381,7 +399,6 @@ impl Session {
             self.queued.insert(request.chat_id, VecDeque::new());
             self.start_send(request);
         }
-        Ok(())
     }
 
     fn start_send(&mut self, request: SendMessage) {
@@ -397,7 +414,7 @@ impl Session {
         }));
     }
 
-    async fn done(&mut self, done: Done) -> Result<(), End> {
+    fn done(&mut self, done: Done) {
         if let Some(claims) = done.renewed {
             self.claims = claims;
             self.expiry_told = false;
@@ -407,26 +424,25 @@ impl Session {
             .error
             .as_ref()
             .is_some_and(|error| error.code == ErrorCode::Unavailable);
-        self.reply(done.reply).await?;
+        self.reply(done.reply);
         if let Some(chat_id) = done.sent_to {
-            self.next_send(chat_id, unknown).await?;
+            self.next_send(chat_id, unknown);
         } else {
             self.questions -= 1;
         }
-        Ok(())
     }
 
     /// After a message whose fate is not known, those behind it are refused: they would overtake its retry.
-    async fn next_send(&mut self, chat_id: ChatId, unknown: bool) -> Result<(), End> {
+    fn next_send(&mut self, chat_id: ChatId, unknown: bool) {
         if unknown {
             for request in self.queued.remove(&chat_id).into_iter().flatten() {
                 self.queued_count -= 1;
                 let error = crate::unavailable::unavailable(
                     "not sent: the message before it in this chat was not accepted",
                 );
-                self.reply(Reply::failure(Some(request.id), error)).await?;
+                self.reply(Reply::failure(Some(request.id), error));
             }
-            return Ok(());
+            return;
         }
         if let Some(request) = self.queued.get_mut(&chat_id).and_then(VecDeque::pop_front) {
             self.queued_count -= 1;
@@ -437,14 +453,13 @@ impl Session {
                 self.queued.shrink_to_fit();
             }
         }
-        Ok(())
     }
 
-    async fn reply(&mut self, reply: Reply) -> Result<(), End> {
+    fn reply(&mut self, reply: Reply) {
         if let Some(error) = &reply.error {
             metrics::counter!("tidings_errors_total", "code" => error.code.as_str().to_owned()).increment(1);
         }
-        Ok(self.wire.write(&reply.into()).await?)
+        self.wire.write(&reply.into());
     }
 
     /// When the next thing is due that nobody else tells.
@@ -458,6 +473,9 @@ impl Session {
             left.saturating_sub(EXPIRY_NOTICE)
         };
         deadline = deadline.min(Instant::now() + token);
+        if let Some(stall) = self.wire.stalls_at() {
+            deadline = deadline.min(stall);
+        }
         if let Some(since) = self.full_since {
             deadline = deadline.min(since + WINDOW_FULL_NOTICE);
         }
@@ -478,14 +496,19 @@ impl Session {
         Duration::from_millis(u64::try_from(milliseconds).unwrap_or(0))
     }
 
-    async fn tick(&mut self) -> Result<(), End> {
+    fn tick(&mut self) -> Result<(), End> {
         let now = Instant::now();
+        if let Some(progress) = self.wire.take_progress().filter(|at| *at > self.heard_at) {
+            // Bytes that had to wait have left, so somebody reads, whose pong may be behind much else.
+            self.heard_at = progress;
+            self.pinged = false;
+        }
         if now >= self.heard_at + 2 * PING_AFTER {
             return Err(End::because(CloseCode::Timeout, ErrorCode::Unavailable));
         }
         if now >= self.heard_at + PING_AFTER && !self.pinged {
             self.pinged = true;
-            self.wire.ping().await?;
+            self.wire.ping();
         }
         let left = self.token_left();
         if left.is_zero() {
@@ -493,29 +516,19 @@ impl Session {
         }
         if left <= EXPIRY_NOTICE && !self.expiry_told {
             self.expiry_told = true;
-            self.wire
-                .write(
-                    &TokenExpiring {
-                        expires_at: self.claims.expires_at,
-                    }
-                    .into(),
-                )
-                .await?;
+            let expires_at = self.claims.expires_at;
+            self.wire.write(&TokenExpiring { expires_at }.into());
         }
         if self
             .full_since
             .is_some_and(|since| now >= since + WINDOW_FULL_NOTICE)
         {
             self.full_since = Some(now);
-            self.wire
-                .write(
-                    &Notice {
-                        code: NoticeCode::WindowFull,
-                        delivery: None,
-                    }
-                    .into(),
-                )
-                .await?;
+            let notice = Notice {
+                code: NoticeCode::WindowFull,
+                delivery: None,
+            };
+            self.wire.write(&notice.into());
         }
         if self.must_read() && now >= self.read_at + CATCH_UP_INTERVAL {
             self.read_at = now;

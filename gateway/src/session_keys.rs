@@ -22,6 +22,13 @@ const TRIES: u32 = 3;
 /// For one request.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// Deletes the keys of sessions that have ended without doing so.
+pub(crate) async fn delete_abandoned(gateway: &Gateway) {
+    for session in gateway.sessions.take_abandoned() {
+        take_over::delete_key(&gateway.bus, session.client_id, session.revision()).await;
+    }
+}
+
 /// What stands in a session's place.
 #[derive(Debug, PartialEq, Eq)]
 enum Place {

@@ -78,6 +78,8 @@ pub(crate) struct Sessions {
 struct State {
     by_client: HashMap<ClientId, Arc<SessionHandle>>,
     by_user: HashMap<UserId, Vec<ClientId>>,
+    /// Ended without a goodbye, so that their keys are still there.
+    abandoned: Vec<Arc<SessionHandle>>,
 }
 
 impl Sessions {
@@ -106,7 +108,9 @@ impl Sessions {
     /// Lets a session go; one that was replaced is gone already.
     pub(crate) fn remove(&self, handle: &SessionHandle) {
         let mut state = self.state.lock();
-        let State { by_client, by_user } = &mut *state;
+        let State {
+            by_client, by_user, ..
+        } = &mut *state;
         if by_client
             .get(&handle.client_id)
             .is_none_or(|other| other.connection != handle.connection)
@@ -120,6 +124,18 @@ impl Sessions {
                 by_user.remove(&handle.user_id);
             }
         }
+    }
+
+    /// Lets a session go whose task has ended without deleting its key.
+    pub(crate) fn abandon(&self, handle: &Arc<SessionHandle>) {
+        self.remove(handle);
+        handle.closed.cancel();
+        self.state.lock().abandoned.push(handle.clone());
+    }
+
+    /// The sessions whose keys are to be deleted for them; each is told once.
+    pub(crate) fn take_abandoned(&self) -> Vec<Arc<SessionHandle>> {
+        std::mem::take(&mut self.state.lock().abandoned)
     }
 
     /// The session of a client.

@@ -1,7 +1,7 @@
 //! The HTTP side: `GET /v1/ws` becomes a WebSocket, `GET /v1` says what is spoken here.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, State, WebSocketUpgrade};
@@ -15,28 +15,34 @@ use tokio_util::sync::CancellationToken;
 use crate::gateway::Gateway;
 use crate::hello;
 use crate::session;
+use crate::socket::Peer;
 use crate::wire::Wire;
 
 /// The socket's read buffer. It is resident for as long as the connection lives; chat frames are smaller.
 const READ_BUFFER_BYTES: usize = 1024;
 /// From so many bytes on, written frames go out by themselves.
 const WRITE_BUFFER_BYTES: usize = 4096;
-/// Bytes that wait for a client to read: a full window in JSON, with every character escaped, does not fit, and
-/// then writing waits.
+/// For what the socket does not take: a frame with every character escaped, and pongs. The next frame is made when
+/// the one before has left.
 const WRITE_BUFFER_BYTES_MAX: usize = 512 * 1024;
 
 #[derive(Clone, Debug)]
 struct Edge {
     gateway: Arc<Gateway>,
     stopping: CancellationToken,
+    stall_timeout: Duration,
 }
 
 /// The routes.
-pub(crate) fn router(gateway: Arc<Gateway>, stopping: CancellationToken) -> Router {
+pub(crate) fn router(gateway: Arc<Gateway>, stopping: CancellationToken, stall_timeout: Duration) -> Router {
     Router::new()
         .route("/v1", get(versions))
         .route("/v1/ws", get(upgrade))
-        .with_state(Edge { gateway, stopping })
+        .with_state(Edge {
+            gateway,
+            stopping,
+            stall_timeout,
+        })
 }
 
 /// What `GET /v1` answers.
@@ -56,8 +62,12 @@ async fn versions() -> axum::Json<Spoken> {
 }
 
 async fn upgrade(
-    State(Edge { gateway, stopping }): State<Edge>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    State(Edge {
+        gateway,
+        stopping,
+        stall_timeout,
+    }): State<Edge>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -71,7 +81,7 @@ async fn upgrade(
         )
             .into_response();
     }
-    let Some(unauthenticated) = gateway.rate_limits.unauthenticated(peer.ip()) else {
+    let Some(unauthenticated) = gateway.rate_limits.unauthenticated(peer.address.ip()) else {
         return (
             StatusCode::TOO_MANY_REQUESTS,
             "too many connections without hello\n",
@@ -91,9 +101,10 @@ async fn upgrade(
             let codec = named.and_then(Codec::from_subprotocol).unwrap_or_default();
             let tasks = gateway.tasks.clone();
             tasks.spawn(async move {
-                let wire = Wire::new(socket, codec);
+                let address = peer.address.ip();
+                let wire = Wire::new(socket, codec, peer.sent, stall_timeout);
                 // Boxed, so that what a hello needs is not kept for the life of the connection.
-                let opened = Box::pin(hello::hello(&gateway, wire, bearer, peer.ip(), unauthenticated)).await;
+                let opened = Box::pin(hello::hello(&gateway, wire, bearer, address, unauthenticated)).await;
                 if let Some(opened) = opened {
                     session::run(gateway, opened).await;
                 }

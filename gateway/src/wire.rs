@@ -1,17 +1,24 @@
 //! A WebSocket that speaks a codec: frames in, frames out, closing with a reason.
+//!
+//! Writing never waits: what the client does not take yet waits in [`Outgoing`] and leaves while the next frame is
+//! awaited ([`Wire::next`]), so that whoever takes long to read is heard all the same.
 
 use std::borrow::Cow;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures::{SinkExt as _, StreamExt as _};
 use tidings_protocol::{
-    ClientFrame, CloseCode, Closing, Codec, EncodedFrame, ErrorCode, FrameError, ServerFrame,
+    ClientFrame, CloseCode, Closing, Codec, EncodedFrame, ErrorCode, FrameError, ServerFrame, UserId,
 };
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
-/// A socket that takes nothing for so long is not read by anybody.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+use crate::delivery::Body;
+use crate::outgoing::{Next, Outgoing};
+use crate::socket::Sent;
+
 /// The closing handshake is a courtesy.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -39,30 +46,74 @@ pub(crate) enum WriteError {
     Stalled,
 }
 
+/// The socket takes nothing at the moment.
+#[derive(Debug)]
+struct Blocked {
+    /// Since when; bytes that leave begin it anew.
+    since: Instant,
+    /// What had left by then.
+    sent: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Wire {
     socket: WebSocket,
     codec: Codec,
+    outgoing: Outgoing,
+    /// The socket holds what it has not passed on.
+    unflushed: bool,
+    blocked: Option<Blocked>,
+    /// When bytes last left that the socket had not taken at first.
+    progressed_at: Option<Instant>,
+    sent: Sent,
+    stall_timeout: Duration,
 }
 
 impl Wire {
-    pub(crate) fn new(socket: WebSocket, codec: Codec) -> Self {
-        Self { socket, codec }
+    /// Around a socket, of which `sent` counts what leaves. One that takes nothing for `stall_timeout` is read by
+    /// nobody.
+    pub(crate) fn new(socket: WebSocket, codec: Codec, sent: Sent, stall_timeout: Duration) -> Self {
+        Self {
+            socket,
+            codec,
+            outgoing: Outgoing::default(),
+            unflushed: false,
+            blocked: None,
+            progressed_at: None,
+            sent,
+            stall_timeout,
+        }
     }
 
-    /// The next thing that comes in. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Incoming {
-        let message = match self.socket.next().await {
-            None => return Incoming::Gone,
-            Some(Ok(message)) => message,
-            Some(Err(error)) => return unacceptable(error),
+    /// Sends what was written, and waits for the next thing that comes in, if it `may_read`: not while too many answers
+    /// wait. Cancel-safe.
+    pub(crate) async fn next(&mut self, may_read: bool) -> Incoming {
+        let message = std::future::poll_fn(|context| {
+            if let Poll::Ready(Err(gone)) = self.poll_write(context) {
+                return Poll::Ready(Err(gone));
+            }
+            if may_read && !self.outgoing.is_choked() {
+                self.socket.poll_next_unpin(context).map(Ok)
+            } else {
+                Poll::Pending
+            }
+        });
+        let message = match message.await {
+            Err(_) | Ok(None) => return Incoming::Gone,
+            Ok(Some(Ok(message))) => message,
+            Ok(Some(Err(error))) => return unacceptable(error),
         };
         match (message, self.codec) {
             (Message::Text(text), Codec::Json) => self.frame(text.as_bytes()),
             (Message::Binary(bytes), Codec::Postcard) => self.frame(&bytes),
             (Message::Text(_) | Message::Binary(_), _) => Incoming::Unacceptable(CloseCode::NotTidings),
-            (Message::Ping(_) | Message::Pong(_), _) => Incoming::SignOfLife,
+            (Message::Ping(_), _) => {
+                // The library has written a pong.
+                self.unflushed = true;
+                Incoming::SignOfLife
+            }
+            (Message::Pong(_), _) => Incoming::SignOfLife,
             (Message::Close(_), _) => Incoming::Gone,
         }
     }
@@ -74,26 +125,124 @@ impl Wire {
         }
     }
 
-    /// Writes a frame; [`Self::flush`] sends what was written.
-    pub(crate) async fn write(&mut self, frame: &ServerFrame) -> Result<(), WriteError> {
-        let message = match self.codec.encode_server(frame) {
-            EncodedFrame::Text(text) => Message::Text(text.into()),
-            EncodedFrame::Binary(bytes) => Message::Binary(bytes.into()),
-        };
-        in_time(self.socket.feed(message)).await
+    /// Writes a frame that is no delivery.
+    pub(crate) fn write(&mut self, frame: &ServerFrame) {
+        let message = self.encode(frame);
+        self.outgoing.answer(message);
     }
 
-    /// Sends what was written.
-    pub(crate) async fn flush(&mut self) -> Result<(), WriteError> {
-        in_time(self.socket.flush()).await
+    /// Writes a delivery.
+    pub(crate) fn deliver(&mut self, number: u64, body: Body, reader: UserId) {
+        self.outgoing.deliver(number, body, reader);
+    }
+
+    /// Writes, after the deliveries before it, that there are no more.
+    pub(crate) fn caught_up(&mut self) {
+        self.outgoing.caught_up();
     }
 
     /// Asks for a sign of life.
-    pub(crate) async fn ping(&mut self) -> Result<(), WriteError> {
-        in_time(self.socket.send(Message::Ping(axum::body::Bytes::new()))).await
+    pub(crate) fn ping(&mut self) {
+        self.outgoing.answer(Message::Ping(axum::body::Bytes::new()));
     }
 
-    /// Says why, then closes. What was written before is sent first.
+    /// The number of the last delivery that the client can have got; 0 before the first.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.outgoing.delivered()
+    }
+
+    /// When the socket will have taken nothing for too long, unless it takes something.
+    pub(crate) fn stalls_at(&self) -> Option<Instant> {
+        let blocked = self.blocked.as_ref()?;
+        Some(blocked.since + self.stall_timeout)
+    }
+
+    /// When bytes last left that the client had not taken at first, told once: somebody reads them.
+    pub(crate) fn take_progress(&mut self) -> Option<Instant> {
+        self.progressed_at.take()
+    }
+
+    /// Sends of what was written as much as the socket takes now.
+    pub(crate) async fn send(&mut self) -> Result<(), WriteError> {
+        std::future::poll_fn(|context| match self.poll_write(context) {
+            Poll::Ready(sent) => Poll::Ready(sent),
+            Poll::Pending => Poll::Ready(Ok(())),
+        })
+        .await?;
+        // What has left until this moment counts, also where the clock went on without us.
+        match self.stalls_at() {
+            Some(at) if at <= Instant::now() => Err(WriteError::Stalled),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends what was written, and waits until all of it has left.
+    pub(crate) async fn flush(&mut self) -> Result<(), WriteError> {
+        loop {
+            self.send().await?;
+            let deadline = self.stalls_at().unwrap_or_else(Instant::now);
+            let all = std::future::poll_fn(|context| self.poll_write(context));
+            if let Ok(sent) = tokio::time::timeout_at(deadline, all).await {
+                return sent;
+            }
+        }
+    }
+
+    /// Ready when everything has left.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
+        loop {
+            let takes = if self.blocked.is_some() || self.outgoing.is_empty() {
+                if !self.unflushed {
+                    return Poll::Ready(Ok(()));
+                }
+                self.socket.poll_flush_unpin(context)
+            } else {
+                self.socket.poll_ready_unpin(context)
+            };
+            if takes.is_pending() {
+                self.note_blocked();
+            }
+            ready!(takes).map_err(|_| WriteError::Gone)?;
+            if self.blocked.take().is_some() {
+                self.progressed_at = Some(Instant::now());
+            }
+            let Some(next) = self.outgoing.next() else {
+                self.unflushed = false;
+                return Poll::Ready(Ok(()));
+            };
+            let message = match next {
+                Next::Answer(message) => message,
+                Next::Frame(frame) => self.encode(&frame),
+            };
+            self.unflushed = true;
+            self.socket
+                .start_send_unpin(message)
+                .map_err(|_| WriteError::Gone)?;
+        }
+    }
+
+    fn note_blocked(&mut self) {
+        let sent = self.sent.bytes();
+        let before = self.blocked.as_ref().map(|blocked| blocked.sent);
+        if before == Some(sent) {
+            return;
+        }
+        let since = Instant::now();
+        self.blocked = Some(Blocked { since, sent });
+        if before.is_some() {
+            self.progressed_at = Some(since);
+        }
+    }
+
+    fn encode(&self, frame: &ServerFrame) -> Message {
+        match self.codec.encode_server(frame) {
+            EncodedFrame::Text(text) => Message::Text(text.into()),
+            EncodedFrame::Binary(bytes) => Message::Binary(bytes.into()),
+        }
+    }
+
+    /// Says why, then closes. What was answered before is sent first, as far as two seconds suffice; deliveries that
+    /// have not left will come again.
     pub(crate) async fn close(mut self, code: CloseCode, reason: ErrorCode, retry_after_ms: Option<u64>) {
         let closing = Closing {
             code: reason,
@@ -102,7 +251,11 @@ impl Wire {
         };
         let handshake = async {
             let reason = closing.code.as_str().to_owned();
-            self.write(&closing.into()).await.ok()?;
+            self.outgoing.forget_deliveries();
+            self.write(&closing.into());
+            std::future::poll_fn(|context| self.poll_write(context))
+                .await
+                .ok()?;
             let frame = CloseFrame {
                 code: code.number(),
                 reason: Cow::<str>::Owned(reason).into_owned().into(),
@@ -113,14 +266,6 @@ impl Wire {
             Some(())
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, handshake).await;
-    }
-}
-
-async fn in_time(write: impl Future<Output = Result<(), axum::Error>>) -> Result<(), WriteError> {
-    match tokio::time::timeout(WRITE_TIMEOUT, write).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(WriteError::Gone),
-        Err(_) => Err(WriteError::Stalled),
     }
 }
 

@@ -9,6 +9,7 @@ mod hostile;
 mod minimal_client;
 mod rates;
 mod retries;
+mod slow_readers;
 mod stopping;
 mod terminal;
 mod tokens;

@@ -1,0 +1,209 @@
+//! What waits to be written to a client that does not read as fast as it comes.
+//!
+//! Deliveries and answers wait apart and are written in turn: a client with a slow link has its answers before a full
+//! window is through, and one who asks without end has its deliveries.
+
+use std::collections::VecDeque;
+
+use axum::extract::ws::Message;
+use tidings_protocol::{CaughtUp, ServerFrame, UserId};
+
+use crate::delivery::{self, Body};
+
+/// Bytes of answers that wait before nothing more is read from who asks: the answers to hundreds of messages, so that
+/// a client may send a great deal before it reads, and few enough to hold for many that never do. What is under way
+/// then is answered all the same, so that nothing which was begun is held up.
+const ANSWERS_BYTES_MAX: usize = 64 * 1024;
+
+/// What comes from the inbox, in its order. Made into a frame only when it can be written: until then many connections
+/// share an entry.
+#[derive(Debug)]
+enum FromInbox {
+    Delivery { number: u64, body: Body, reader: UserId },
+    CaughtUp,
+}
+
+impl FromInbox {
+    fn frame(&self) -> ServerFrame {
+        match self {
+            Self::Delivery { number, body, reader } => delivery::frame(body, *number, reader),
+            Self::CaughtUp => CaughtUp {}.into(),
+        }
+    }
+}
+
+/// What is to be written next.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// This.
+    Answer(Message),
+    /// This, which is yet to be encoded.
+    Frame(ServerFrame),
+}
+
+/// See the module. The window bounds the deliveries; who adds answers asks [`Self::is_choked`] before reading more.
+#[derive(Debug, Default)]
+pub(crate) struct Outgoing {
+    /// Answers, notices, pings.
+    answers: VecDeque<Message>,
+    answers_bytes: usize,
+    from_inbox: VecDeque<FromInbox>,
+    /// The last one was an answer.
+    answered: bool,
+    /// The last delivery that was taken to be written.
+    delivered: u64,
+}
+
+impl Outgoing {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.answers.is_empty() && self.from_inbox.is_empty()
+    }
+
+    /// Whether there are so many answers that nothing more may be asked.
+    pub(crate) fn is_choked(&self) -> bool {
+        self.answers_bytes >= ANSWERS_BYTES_MAX
+    }
+
+    /// The number of the last delivery that was taken to be written; 0 before the first.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    pub(crate) fn answer(&mut self, answer: Message) {
+        self.answers_bytes += bytes(&answer);
+        self.answers.push_back(answer);
+    }
+
+    pub(crate) fn deliver(&mut self, number: u64, body: Body, reader: UserId) {
+        self.from_inbox
+            .push_back(FromInbox::Delivery { number, body, reader });
+    }
+
+    pub(crate) fn caught_up(&mut self) {
+        self.from_inbox.push_back(FromInbox::CaughtUp);
+    }
+
+    /// Forgets what is from the inbox, where it is still.
+    pub(crate) fn forget_deliveries(&mut self) {
+        self.from_inbox = VecDeque::new();
+    }
+
+    /// Takes what is to be written next.
+    pub(crate) fn next(&mut self) -> Option<Next> {
+        let answer = !self.answers.is_empty() && (!self.answered || self.from_inbox.is_empty());
+        self.answered = answer;
+        let next = if answer {
+            let answer = self.answers.pop_front()?;
+            self.answers_bytes -= bytes(&answer);
+            Next::Answer(answer)
+        } else {
+            let next = self.from_inbox.pop_front()?;
+            if let FromInbox::Delivery { number, .. } = next {
+                self.delivered = number;
+                metrics::counter!("tidings_deliveries_total").increment(1);
+            }
+            Next::Frame(next.frame())
+        };
+        // Most connections have nothing to say at any moment.
+        if self.answers.is_empty() {
+            self.answers = VecDeque::new();
+        }
+        if self.from_inbox.is_empty() {
+            self.from_inbox = VecDeque::new();
+        }
+        Some(next)
+    }
+}
+
+/// What an answer costs.
+fn bytes(answer: &Message) -> usize {
+    let payload = match answer {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
+        Message::Close(_) => 0,
+    };
+    size_of::<Message>() + payload
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tidings_nats::Lost;
+    use tidings_protocol::{Timestamp, TrimReason};
+
+    use super::*;
+
+    fn deliver(outgoing: &mut Outgoing, number: u64) {
+        let lost = Lost {
+            reason: TrimReason::Inactive,
+            missed: None,
+            since: Timestamp(0),
+            until: Timestamp(1),
+            chats: Vec::new(),
+        };
+        let reader = UserId::new("alice").expect("a user id");
+        outgoing.deliver(number, Body::Lost(Arc::new(lost)), reader);
+    }
+
+    /// What is written next, in a word.
+    fn next(outgoing: &mut Outgoing) -> Option<String> {
+        outgoing.next().map(|next| match next {
+            Next::Answer(Message::Text(text)) => text.to_string(),
+            Next::Frame(ServerFrame::InboxTrimmed(trimmed)) => trimmed.delivery.to_string(),
+            Next::Frame(ServerFrame::CaughtUp(_)) => "caught up".to_owned(),
+            other => panic!("nobody wrote {other:?}"),
+        })
+    }
+
+    #[test]
+    fn answers_and_deliveries_take_turns_and_each_keep_their_order() {
+        let mut outgoing = Outgoing::default();
+        for number in 1..=3 {
+            deliver(&mut outgoing, number);
+        }
+        outgoing.caught_up();
+        assert_eq!(next(&mut outgoing).as_deref(), Some("1"));
+        for answer in ["a", "b"] {
+            outgoing.answer(Message::Text(answer.into()));
+        }
+        let order = std::iter::from_fn(|| next(&mut outgoing)).collect::<Vec<_>>();
+        assert_eq!(order, ["a", "2", "b", "3", "caught up"]);
+        assert!(outgoing.is_empty());
+    }
+
+    #[test]
+    fn only_what_was_taken_counts_as_delivered() {
+        let mut outgoing = Outgoing::default();
+        assert_eq!(outgoing.delivered(), 0);
+        for number in 1..=2 {
+            deliver(&mut outgoing, number);
+        }
+        next(&mut outgoing);
+        assert_eq!(outgoing.delivered(), 1);
+        outgoing.forget_deliveries();
+        assert!(outgoing.is_empty());
+        assert_eq!(outgoing.delivered(), 1);
+    }
+
+    #[test]
+    fn answers_choke_whoever_does_not_take_them_and_deliveries_do_not() {
+        let mut outgoing = Outgoing::default();
+        for number in 1..=1000 {
+            deliver(&mut outgoing, number);
+        }
+        assert!(!outgoing.is_choked());
+        let mut answers = 0;
+        while !outgoing.is_choked() {
+            outgoing.answer(Message::Text("x".repeat(150).into()));
+            answers += 1;
+        }
+        assert!((200..1000).contains(&answers), "{answers}");
+        // One answer leaves after at most one delivery.
+        next(&mut outgoing);
+        next(&mut outgoing);
+        assert!(!outgoing.is_choked());
+        while outgoing.next().is_some() {}
+        assert_eq!(outgoing.answers_bytes, 0);
+    }
+}
