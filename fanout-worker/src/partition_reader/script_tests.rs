@@ -282,6 +282,7 @@ fn a_reader_holds_the_partition_from_its_pin_to_its_end() {
     let mut script = Script::reading();
     assert!(!PartitionReader::<()>::new(script.now).pinned());
     assert!(script.reader.pinned());
+    assert_eq!(script.reader.pin(), Some("p"));
     script.check(Event::Suspend, &["open 3", "unpin"]);
     assert!(!script.reader.pinned());
 }
