@@ -39,6 +39,8 @@ pub struct Registered {
     /// Since when it was away, if it had become idle and its inbox has no mark of that yet; see
     /// [`Metadata::absence_marked`].
     pub away_since: Option<Timestamp>,
+    /// What [`Metadata::told_until`] says, where it was found out on the way.
+    pub told_until: Option<u64>,
 }
 
 /// Why the client is not active.
@@ -76,15 +78,9 @@ impl Metadata {
     /// The client that registers while the user has no (other) active one becomes the heir of what was written to
     /// the user before. There is never more than one; nobody follows an heir while others are active.
     pub async fn register_client(&self, hello: RegisterClient) -> Result<Registered, RegisterError> {
-        if let Some(heir) = self.known(&hello).await? {
-            // Most hellos are reconnects; thousands come at once when a gateway restarts, and write nothing.
-            return Ok(Registered {
-                registration: Registration::Known,
-                heir,
-                changed: false,
-                removed: None,
-                away_since: None,
-            });
+        // Most hellos are reconnects; thousands come at once when a gateway restarts, and write nothing.
+        if let Some(known) = self.known(&hello).await? {
+            return Ok(known);
         }
         let mut tx = self.begin().await?;
         let registered = register(&mut tx, &hello).await?;
@@ -107,21 +103,32 @@ impl Metadata {
         Ok(())
     }
 
-    /// If the client is active and nothing about it has to be written: whether it is the heir. One that was last
-    /// seen long ago is looked at under the lock, since it may be about to become idle.
-    async fn known(&self, hello: &RegisterClient) -> Result<Option<bool>> {
-        let heir = sqlx::query_scalar!(
-            "SELECT heir FROM clients JOIN users USING (user_id)
-             WHERE client_id = $1 AND user_id = $2 AND state = 'active' AND suspended_at IS NULL
-               AND ($3::text IS NULL OR name IS NOT DISTINCT FROM $3)
-               AND last_seen_at > clock_timestamp() - interval '1 day' AND away_since IS NULL",
+    /// If the client is active and nothing about it has to be written: what there is to know of it, in one question.
+    /// One that was last seen long ago is looked at under the lock, since it may be about to become idle.
+    async fn known(&self, hello: &RegisterClient) -> Result<Option<Registered>> {
+        let known = sqlx::query!(
+            r#"SELECT heir, told.unsent AS "unsent!", told.seq AS "seq!"
+               FROM clients JOIN users USING (user_id), LATERAL (
+                   SELECT coalesce(bool_or(seq IS NULL), false) AS unsent, coalesce(max(seq), 0) AS seq
+                   FROM outbox WHERE user_id = $2
+               ) AS told
+               WHERE client_id = $1 AND user_id = $2 AND state = 'active' AND suspended_at IS NULL
+                 AND ($3::text IS NULL OR name IS NOT DISTINCT FROM $3)
+                 AND last_seen_at > clock_timestamp() - interval '1 day' AND away_since IS NULL"#,
             hello.client.0,
             hello.user.as_str(),
             hello.name
         )
         .fetch_optional(&self.pool)
         .await?;
-        Ok(heir)
+        Ok(known.map(|known| Registered {
+            registration: Registration::Known,
+            heir: known.heir,
+            changed: false,
+            removed: None,
+            away_since: None,
+            told_until: (!known.unsent).then_some(known.seq as u64),
+        }))
     }
 }
 
@@ -164,6 +171,7 @@ async fn register(
         changed: true,
         removed,
         away_since: client.and_then(|client| client.away_since),
+        told_until: None,
     })
 }
 
@@ -187,6 +195,7 @@ async fn greet(
         changed: false,
         removed: None,
         away_since: client.away_since,
+        told_until: None,
     })
 }
 

@@ -54,6 +54,7 @@ async fn a_client_is_new_once_and_known_afterwards() {
         changed: true,
         removed: None,
         away_since: None,
+        told_until: None,
     };
     assert_eq!(database.register("alice", phone).await, new);
     assert_eq!(database.user_versions("alice").await, [1]);
@@ -64,6 +65,7 @@ async fn a_client_is_new_once_and_known_afterwards() {
         changed: false,
         removed: None,
         away_since: None,
+        told_until: Some(1),
     };
     assert_eq!(database.register("alice", phone).await, known);
     assert_eq!(database.user_versions("alice").await, [] as [u64; 0]);
@@ -163,6 +165,7 @@ async fn a_replaced_client_is_removed_for_ever() {
         changed: true,
         removed: Some(three[1]),
         away_since: None,
+        told_until: None,
     };
     assert_eq!(registered, expected);
     assert_eq!(database.active("alice").await, [three[0], three[2], fourth]);
