@@ -6,20 +6,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tidings_metadata::Metadata;
 use tidings_nats::{Bus, Invalidation, Topology};
 use tidings_service::{BootId, Context, Forget, Invalidations, LivingWatch, Tasks, TokenVerifier};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admission;
 use crate::changed_users::ChangedUsers;
 use crate::chats::{self, ChatCache};
 use crate::check;
 use crate::config::{GatewayConfig, Switch};
 use crate::confirm::Confirmer;
 use crate::doubts;
+use crate::ends::Ends;
 use crate::live::Live;
 use crate::publisher::Publisher;
 use crate::rate_limits::{self, RateLimits};
 use crate::readings::Readings;
 use crate::seen::Seen;
 use crate::sessions::Sessions;
+
+/// Durables that hellos open at once. A server makes and resets those of one connection one after the other, and
+/// writes a file for each; whoever comes when so many are at it reads without one.
+const DURABLES_MAX: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
@@ -44,6 +51,12 @@ pub(crate) struct Gateway {
     pub(crate) inbox_durables: bool,
     /// Nobody can be served here.
     cut_off: AtomicBool,
+    /// Who may say hello now.
+    pub(crate) admission: Admission,
+    /// Durables that hellos open at this moment.
+    pub(crate) durables: Semaphore,
+    /// Where inboxes end.
+    pub(crate) ends: Arc<Ends>,
     /// Readings of inboxes under way.
     pub(crate) readings: Arc<Readings>,
 }
@@ -87,6 +100,9 @@ impl Gateway {
             media_url: config.media_url.clone(),
             inbox_durables: config.inbox_durables == Switch::On,
             cut_off: AtomicBool::new(false),
+            admission: Admission::new(),
+            durables: Semaphore::new(DURABLES_MAX),
+            ends: Arc::new(Ends::new(context.bus.clone(), topology)),
             readings: Arc::new(Readings::new(topology)),
         });
         gateway.watch_invalidations(context).await?;

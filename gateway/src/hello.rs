@@ -12,9 +12,11 @@ use tidings_protocol::{
     Timestamp, TrimReason, Welcome,
 };
 use tidings_service::{Claims, clock};
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admitted;
 use crate::gateway::Gateway;
 use crate::inbox_reader::InboxReader;
 use crate::mailbox::{Ending, Mailbox};
@@ -37,6 +39,8 @@ const WRONG_FRAMES_MAX: u32 = 16;
 const INFO_TIMEOUT: Duration = Duration::from_secs(5);
 /// For each request of writing a mark.
 const MARK_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the right to open a durable, while nobody waits to come in.
+const DURABLE_WAIT: Duration = Duration::from_millis(500);
 /// For the old connection of the same client to be closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -55,13 +59,24 @@ struct Refused {
     error: Error,
     /// The connection ends with this; else another hello may follow.
     close: Option<CloseCode>,
+    /// Whether it counts against the address: not where all are sent away.
+    counts: bool,
 }
 
 impl Refused {
+    const fn open(error: Error) -> Self {
+        Self {
+            error,
+            close: None,
+            counts: true,
+        }
+    }
+
     fn closing(error: Error, close: CloseCode) -> Self {
         Self {
             error,
             close: Some(close),
+            counts: true,
         }
     }
 }
@@ -99,13 +114,17 @@ pub(crate) async fn hello(
             Ok(Incoming::Bad(FrameError { id, error })) => Reply::failure(id, error),
             Ok(Incoming::Frame(ClientFrame::Hello(hello))) => {
                 let id = hello.id;
-                match open(gateway, hello, bearer.as_deref()).await {
+                match let_in(gateway, &mut wire, hello, bearer.as_deref()).await? {
                     Ok(session) => {
                         drop(unauthenticated);
                         return Some(welcome(gateway, wire, id, session));
                     }
                     Err(refused) => {
-                        let too_often = gateway.rate_limits.failed_hello(address);
+                        let too_often = if refused.counts {
+                            gateway.rate_limits.failed_hello(address)
+                        } else {
+                            Ok(())
+                        };
                         if refused.error.code == ErrorCode::TooManyClients {
                             deadline = Instant::now() + REPLACE_TIMEOUT;
                         }
@@ -153,13 +172,48 @@ struct Session {
     invalidations_sequence: u64,
 }
 
-async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Result<Session, Refused> {
+/// Opens a session for whoever may come in, in their turn. None if the socket is gone before that, which then has cost
+/// next to nothing.
+async fn let_in(
+    gateway: &Arc<Gateway>,
+    wire: &mut Wire,
+    hello: Hello,
+    bearer: Option<&str>,
+) -> Option<Result<Session, Refused>> {
+    let (hello, claims) = match authenticate(gateway, hello, bearer).await {
+        Ok(authenticated) => authenticated,
+        Err(refused) => return Some(Err(refused)),
+    };
+    let place = tokio::select! {
+        place = gateway.admission.enter() => place,
+        () = wire.gone() => return None,
+    };
+    Some(match place {
+        Ok(place) => open(gateway, hello, claims, place).await,
+        Err(full) => {
+            metrics::counter!("tidings_hellos_sent_away_total").increment(1);
+            let error = Error::new(ErrorCode::Unavailable, "too many come at once; try again later");
+            let error = error.retry_after_ms(full.retry_after.as_millis() as u64);
+            Err(Refused {
+                counts: false,
+                ..Refused::closing(error, CloseCode::Overloaded)
+            })
+        }
+    })
+}
+
+/// Whether the hello is good, and the token.
+async fn authenticate(
+    gateway: &Gateway,
+    hello: Hello,
+    bearer: Option<&str>,
+) -> Result<(Hello, Claims), Refused> {
     if gateway.is_cut_off() {
         let error = unavailable("this gateway is cut off; try another");
         return Err(Refused::closing(error, CloseCode::Overloaded));
     }
     let hello = ClientFrame::Hello(hello);
-    hello.validate().map_err(|error| Refused { error, close: None })?;
+    hello.validate().map_err(Refused::open)?;
     let ClientFrame::Hello(hello) = hello else {
         unreachable!("it was a hello a line ago")
     };
@@ -183,6 +237,15 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
             };
             Refused::closing(error.at("token"), close)
         })?;
+    Ok((hello, claims))
+}
+
+async fn open(
+    gateway: &Arc<Gateway>,
+    hello: Hello,
+    claims: Claims,
+    place: Admitted<'_>,
+) -> Result<Session, Refused> {
     let changes_seen = gateway.changed_users.seen();
     let registered = in_time(register(gateway, &claims, &hello)).await?;
     if let Some(removed) = registered.removed {
@@ -198,18 +261,25 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
         &claims.user,
         claims.client,
         registered.heir,
+        gateway.ends.clone(),
         gateway.readings.clone(),
     );
     let (seat, older) = take_over(gateway, &claims, registered.heir).await?;
+    // What follows may wait a second for a gateway that does not answer, or for JetStream to make a durable.
+    drop(place);
     close_older(gateway, &seat, older).await;
     if gateway.changed_users.changed_since(&claims.user, changes_seen) {
         // The client may have been removed before this session could be found.
         gateway.close_inactive(std::slice::from_ref(&claims.user));
     }
     let backlog = if gateway.inbox_durables {
-        reader
-            .open_durable(registered.registration != Registration::Known)
-            .await
+        let new = registered.registration != Registration::Known;
+        if let Some(_place) = durable_place(gateway).await {
+            reader.open_durable(new).await
+        } else {
+            reader.leave_durable(new);
+            None
+        }
     } else {
         None
     };
@@ -221,6 +291,18 @@ async fn open(gateway: &Arc<Gateway>, hello: Hello, bearer: Option<&str>) -> Res
         invalidations_sequence,
         claims,
     })
+}
+
+/// The right to open a durable. None while too many do, or wait to come in: the inbox is read without it then, which
+/// costs JetStream less.
+async fn durable_place(gateway: &Gateway) -> Option<SemaphorePermit<'_>> {
+    if gateway.admission.waiting() > 0 {
+        return None;
+    }
+    let place = tokio::time::timeout(DURABLE_WAIT, gateway.durables.acquire())
+        .await
+        .ok()?;
+    Some(place.expect("it is never closed"))
 }
 
 /// What needs Postgres, or that it is unavailable.
@@ -263,12 +345,11 @@ async fn register(gateway: &Gateway, claims: &Claims, hello: &Hello) -> Result<R
         RegisterError::TooManyClients(clients) => {
             let mut error = Error::new(ErrorCode::TooManyClients, sentence);
             error.clients = Some(gateway.with_presence(clients).await);
-            Refused { error, close: None }
+            Refused::open(error)
         }
-        RegisterError::ReplaceNotFound => Refused {
-            error: Error::new(ErrorCode::NotFound, sentence).at("replace"),
-            close: None,
-        },
+        RegisterError::ReplaceNotFound => {
+            Refused::open(Error::new(ErrorCode::NotFound, sentence).at("replace"))
+        }
         RegisterError::Database(error) => Refused::closing(database_error(&error), CloseCode::Overloaded),
     })
 }
@@ -276,6 +357,9 @@ async fn register(gateway: &Gateway, claims: &Claims, hello: &Hello) -> Result<R
 /// Says up to where the workers must have read INVALIDATIONS to know of this client, and tells them where that was
 /// not done yet: by this hello, or by an earlier one whose gateway could not.
 async fn announce(gateway: &Gateway, claims: &Claims, registered: &Registered) -> Result<u64, Refused> {
+    if let Some(sequence) = registered.told_until {
+        return Ok(sequence);
+    }
     if !registered.changed {
         let told = gateway.metadata.told_until(&claims.user).await;
         let told = told.map_err(|error| Refused::closing(database_error(&error), CloseCode::Overloaded))?;

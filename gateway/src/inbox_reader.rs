@@ -14,6 +14,7 @@ use tidings_nats::{
 use tidings_protocol::{ClientId, UserId};
 
 use crate::delivery::Body;
+use crate::ends::Ends;
 use crate::ensure_durable::ensure_durable;
 use crate::inbox_session::{Reading, Stored};
 use crate::readings::Readings;
@@ -58,6 +59,7 @@ pub(crate) struct InboxReader {
     /// The client's own subject, the one it inherited, and those of their marks.
     subjects: Vec<String>,
     durable: Option<Durable>,
+    ends: Arc<Ends>,
     /// Readings under way in this process.
     readings: Arc<Readings>,
 }
@@ -69,6 +71,8 @@ struct Durable {
     reply: String,
     /// The consumer sequence that the next message must have. Anything else went to another gateway's pull.
     next: u64,
+    /// How many entries waited when it was reset.
+    backlog: u64,
 }
 
 impl InboxReader {
@@ -78,6 +82,7 @@ impl InboxReader {
         user_id: &UserId,
         client_id: ClientId,
         heir: bool,
+        ends: Arc<Ends>,
         readings: Arc<Readings>,
     ) -> Self {
         let shard = topology.shard(user_id);
@@ -91,6 +96,7 @@ impl InboxReader {
             heir,
             subjects: inbox_subjects(&topology, user_id, client_id, heir),
             durable: None,
+            ends,
             readings,
         }
     }
@@ -106,6 +112,14 @@ impl InboxReader {
                 self.ensure_durable();
                 None
             }
+        }
+    }
+
+    /// Leaves the durable alone. A `new` client is given one in the background.
+    pub(crate) fn leave_durable(&self, new: bool) {
+        metrics::counter!("tidings_durables_left_total").increment(1);
+        if new {
+            self.ensure_durable();
         }
     }
 
@@ -133,12 +147,14 @@ impl InboxReader {
             .subscribe(reply.clone())
             .await
             .map_err(|_| ApiError::Disconnected)?;
+        let backlog = started.info.unconfirmed();
         self.durable = Some(Durable {
             replies,
             reply,
             next: 1,
+            backlog,
         });
-        Ok(started.info.unconfirmed())
+        Ok(backlog)
     }
 
     async fn create_durable(&self) -> Result<(), ApiError> {
@@ -168,8 +184,23 @@ impl InboxReader {
     }
 
     /// Reads until there is something to tell: entries, or the leader's word that there are none. Retries until
-    /// then; the stream is the truth and will be back.
-    pub(crate) async fn read(&mut self, reading: Reading) -> Read {
+    /// then; the stream is the truth and will be back. Where `perhaps_nothing` is there, that is asked first, together
+    /// with others.
+    pub(crate) async fn read(&mut self, reading: Reading, perhaps_nothing: bool) -> Read {
+        let backlog = self.durable.as_ref().map_or(0, |durable| durable.backlog);
+        if perhaps_nothing
+            && backlog == 0
+            && let Some(last) = self.ends.last(self.shard, self.subjects.clone()).await
+            && last < reading.from
+        {
+            // What comes after this is read without it; it would hold a subscription as long as the connection.
+            self.durable = None;
+            return Read {
+                entries: Vec::new(),
+                through: 0,
+                complete: true,
+            };
+        }
         let mut delay = RETRY_DELAY_MIN;
         loop {
             let readings = self.readings.clone();

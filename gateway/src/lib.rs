@@ -3,6 +3,7 @@
 //! A connection is one task ([`session`]) around a pure state machine ([`inbox_session`]). What it needs of the
 //! rest is in [`gateway`]; what the rest tells it comes through a [`mailbox`] that nobody waits for.
 
+mod admission;
 mod changed_users;
 mod chats;
 mod check;
@@ -14,6 +15,7 @@ mod cut_off;
 mod delivery;
 mod doubts;
 mod drain;
+mod ends;
 mod ensure_durable;
 mod gateway;
 mod hello;

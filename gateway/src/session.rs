@@ -259,8 +259,10 @@ impl Session {
                 Action::Read(reading) => {
                     metrics::counter!("tidings_inbox_readings_total").increment(1);
                     let mut reader = self.reader.take().expect("one reading at a time");
+                    // While it catches up, mostly nothing is there; afterwards something was told.
+                    let perhaps_nothing = !self.inbox.is_live();
                     self.reading = Some(Box::pin(async move {
-                        let read = reader.read(reading).await;
+                        let read = reader.read(reading, perhaps_nothing).await;
                         (reader, read)
                     }));
                 }

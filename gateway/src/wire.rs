@@ -60,6 +60,8 @@ struct Blocked {
 pub(crate) struct Wire {
     socket: WebSocket,
     codec: Codec,
+    /// What came before anybody wanted it.
+    early: Option<Box<Incoming>>,
     outgoing: Outgoing,
     /// The socket holds what it has not passed on.
     unflushed: bool,
@@ -77,6 +79,7 @@ impl Wire {
         Self {
             socket,
             codec,
+            early: None,
             outgoing: Outgoing::default(),
             unflushed: false,
             blocked: None,
@@ -89,6 +92,9 @@ impl Wire {
     /// Sends what was written, and waits for the next thing that comes in, if it `may_read`: not while too many answers
     /// wait. Cancel-safe.
     pub(crate) async fn next(&mut self, may_read: bool) -> Incoming {
+        if let Some(early) = self.early.take_if(|_| may_read) {
+            return *early;
+        }
         let message = std::future::poll_fn(|context| {
             if let Poll::Ready(Err(gone)) = self.poll_write(context) {
                 return Poll::Ready(Err(gone));
@@ -116,6 +122,19 @@ impl Wire {
             (Message::Pong(_), _) => Incoming::SignOfLife,
             (Message::Close(_), _) => Incoming::Gone,
         }
+    }
+
+    /// Ends when the socket is gone, as far as that shows: the first frame that comes is kept for [`Self::next`], and
+    /// nothing is read behind it. Cancel-safe.
+    pub(crate) async fn gone(&mut self) {
+        while self.early.is_none() {
+            match self.next(true).await {
+                Incoming::Gone => return,
+                Incoming::SignOfLife => {}
+                early => self.early = Some(Box::new(early)),
+            }
+        }
+        std::future::pending::<()>().await;
     }
 
     fn frame(&self, bytes: &[u8]) -> Incoming {
