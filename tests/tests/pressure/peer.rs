@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tidings_client::connection::{Closed, Connection, Incoming};
+use tidings_client::connection::{Closed, ConnectError, Connection, Incoming, RequestFailed};
 use tidings_protocol::{
     ChatId, ClientFrame, Codec, CreateChat, ErrorCode, Hello, MessageId, NewMessage, Received, Reply,
     RequestId, SendMessage, ServerFrame, UserId,
@@ -201,18 +201,25 @@ impl Peer {
 pub(crate) async fn welcomed(ws: &str, identity: &Identity, secret: &str) -> Connection {
     let token = identity.token(secret);
     loop {
-        if let Some(connection) = try_once(ws, &token).await {
-            return connection;
+        match try_once(ws, &token).await {
+            Ok(connection) => return connection,
+            Err(asked) => tokio::time::sleep(asked.unwrap_or(RETRY_INTERVAL)).await,
         }
-        tokio::time::sleep(RETRY_INTERVAL).await;
     }
 }
 
-/// One try to be welcomed.
-pub(crate) async fn try_once(ws: &str, token: &str) -> Option<Connection> {
-    let mut connection = Connection::connect(ws, Codec::Json, Some(token)).await.ok()?;
-    connection.hello(hello()).await.ok()?;
-    Some(connection)
+/// One try to be welcomed; else when to come back, where the server says so.
+pub(crate) async fn try_once(ws: &str, token: &str) -> Result<Connection, Option<Duration>> {
+    let connection = Connection::connect(ws, Codec::Json, Some(token)).await;
+    let mut connection = connection.map_err(|error| match error {
+        ConnectError::Refused { retry_after, .. } => retry_after,
+        _ => None,
+    })?;
+    match connection.hello(hello()).await {
+        Ok(_) => Ok(connection),
+        Err(RequestFailed::Refused(error)) => Err(error.retry_after_ms.map(Duration::from_millis)),
+        Err(RequestFailed::Closed(_)) => Err(None),
+    }
 }
 
 /// A plain hello.

@@ -38,6 +38,10 @@ enum Met {
 struct Counts {
     tries: AtomicUsize,
     welcomes: AtomicUsize,
+    /// Told when to come back.
+    sent_away: AtomicUsize,
+    /// Not welcomed in time.
+    given_up: AtomicUsize,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -90,10 +94,13 @@ async fn everybody_is_back_after_a_gateways_death() {
     });
     let _ = calm.await;
     eprintln!(
-        "storm: {} of {clients} back; from the death to caughtUp {}; {} tries, {} welcomes, {losses} losses",
+        "storm: {} of {clients} back; from the death to caughtUp {}; {} tries, {} sent away, {} given up, {} welcomes, \
+         {losses} losses",
         times.len(),
         Spread::of(times.clone()),
         counts.tries.load(Ordering::Relaxed),
+        counts.sent_away.load(Ordering::Relaxed),
+        counts.given_up.load(Ordering::Relaxed),
         counts.welcomes.load(Ordering::Relaxed),
     );
     assert!(
@@ -126,16 +133,32 @@ async fn live(
         if met.send(Met::Lost).is_err() {
             return;
         }
+        let mut asked = None;
         for failures in 0.. {
-            tokio::time::sleep(Backoff::CONNECT.delay(failures, rand::random())).await;
+            let delay = match asked.take() {
+                // Those who were told the same do not come together either.
+                Some(asked) => asked + Backoff::CONNECT.base.mul_f64(rand::random()),
+                None => Backoff::CONNECT.delay(failures, rand::random()),
+            };
+            tokio::time::sleep(delay).await;
             // Not all to the same one.
             place = (place + 1 + usize::from(failures == 0 && rand::random())) % urls.len();
             counts.tries.fetch_add(1, Ordering::Relaxed);
-            let welcomed = timeout(TRY, try_once(&urls[place], &token)).await;
-            if let Ok(Some(new)) = welcomed {
-                counts.welcomes.fetch_add(1, Ordering::Relaxed);
-                connection = new;
-                break;
+            match timeout(TRY, try_once(&urls[place], &token)).await {
+                Ok(Ok(new)) => {
+                    counts.welcomes.fetch_add(1, Ordering::Relaxed);
+                    connection = new;
+                    break;
+                }
+                Ok(Err(when)) => {
+                    counts
+                        .sent_away
+                        .fetch_add(usize::from(when.is_some()), Ordering::Relaxed);
+                    asked = when;
+                }
+                Err(_) => {
+                    counts.given_up.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
     }
