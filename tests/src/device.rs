@@ -1,10 +1,11 @@
 //! A person's device: a bare connection that hears everything and confirms only when told to.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use tidings_client::connection::{Closed, Connection, Incoming, RequestFailed};
 use tidings_protocol::{
-    ChatId, ChatUpdate, ClientFrame, ClientId, Codec, CreateChat, Error, Hello, MessageId,
+    ChatId, ChatUpdate, ClientFrame, ClientId, Codec, CreateChat, Error, ErrorCode, Hello, MessageId,
     ModifyChatParticipants, NewMessage, Operation, Received, Reply, RequestId, SendMessage, ServerFrame,
     Status, UserId, Welcome,
 };
@@ -49,9 +50,19 @@ impl Device {
 
     /// A device that has been welcomed and has not waited for anything else.
     pub async fn welcomed(system: &System, gateway: usize, identity: &Identity, codec: Codec) -> Self {
-        let (device, welcome) = Self::hello(system, gateway, identity, codec, None).await;
-        welcome.unwrap_or_else(|error| panic!("{} was not welcomed: {error}", identity.user_id));
-        device
+        let began = Instant::now();
+        loop {
+            let (device, welcome) = Self::hello(system, gateway, identity, codec, None).await;
+            match (welcome, began.elapsed()) {
+                (Ok(_), _) => return device,
+                // A hundred new clients at once may be told so on a busy machine; every client comes back then.
+                (Err(error), waited) if error.code == ErrorCode::Unavailable && waited < PATIENCE => {
+                    let retry_after = error.retry_after_ms.unwrap_or(1_000);
+                    tokio::time::sleep(Duration::from_millis(retry_after)).await;
+                }
+                (Err(error), _) => panic!("{} was not welcomed: {error}", identity.user_id),
+            }
+        }
     }
 
     /// Connects and says hello, whatever the answer is.
