@@ -211,6 +211,13 @@ impl FanOut {
                     metrics::counter!("tidings_fanout_events_total", "kind" => kind).increment(1);
                     metrics::histogram!("tidings_fanout_seconds").record(started.elapsed().as_secs_f64());
                     metrics::histogram!("tidings_fanout_recipients").record(progress.stored.len() as f64);
+                    tracing::trace!(
+                        stream.sequence = incoming.sequence,
+                        kind,
+                        tries = tries.count(),
+                        stored = ?progress.stored,
+                        "an event is fanned out"
+                    );
                     return Outcome::Finished;
                 }
                 Err(Failure::Weather(reason)) => {

@@ -109,7 +109,14 @@ impl Lane {
             .expect("the semaphore is never closed");
         let deleted = self.bus.delete_message(&self.stream, sequence, TIMEOUT).await;
         match &deleted {
-            Ok(()) => metrics::counter!("tidings_confirmed_total").increment(1),
+            Ok(()) => {
+                metrics::counter!("tidings_confirmed_total").increment(1);
+                tracing::trace!(
+                    stream = &*self.stream,
+                    stream.sequence = sequence,
+                    "an entry is deleted"
+                );
+            }
             Err(error) => {
                 metrics::counter!("tidings_confirm_retries_total").increment(1);
                 let stream = &*self.stream;

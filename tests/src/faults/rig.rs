@@ -228,7 +228,9 @@ impl Rig {
         set("TIDINGS_DRAIN_TIMEOUT", "5".to_owned());
         set(
             "TIDINGS_LOG",
-            "info,tidings_gateway=debug,tidings_fanout_worker=debug,async_nats=warn,sqlx=warn".to_owned(),
+            "info,tidings_gateway=debug,tidings_gateway::confirm=trace,tidings_fanout_worker=debug,\
+             tidings_fanout_worker::fan_out=trace,async_nats=warn,sqlx=warn"
+                .to_owned(),
         );
         if kind == "gateway" {
             set("TIDINGS_LISTEN", listen.to_string());
