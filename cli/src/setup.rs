@@ -5,25 +5,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Arg;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tidings_metadata::Metadata;
-use tidings_nats::setup::{Change, SetupError, SetupOptions};
-use tidings_nats::{ApiError, Bus};
+use tidings_nats::setup::{self, Change, SetupError, SetupOptions, stream_config};
+use tidings_nats::{ApiError, Bus, CHATS, INVALIDATIONS};
 use tidings_service::{CommonConfig, NatsConnection, NatsSettings, Secret};
 use tokio::time::{Instant, sleep};
 
 use crate::{DataDir, UpFile};
 
-/// For the question how many copies there are.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long what may pass is tried again.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Error code of a cluster that has too few servers for the copies, or knows of too few yet.
 const NO_SUITABLE_PEERS: u16 = 10005;
-/// Error code of a stream that does not exist.
-const STREAM_NOT_FOUND: u16 = 10059;
 
 /// Creates or upgrades the streams, consumers, buckets and tables that the services need.
 ///
@@ -129,26 +125,28 @@ pub(crate) async fn apply_streams(
 ) -> anyhow::Result<Vec<Change>> {
     let connection = NatsConnection::connect(nats, "tidings-setup").await?;
     let bus = Bus::new(connection.client().clone());
-    let replicas = match replicas {
-        Some(replicas) => replicas,
-        None => existing_replicas(&bus).await?.unwrap_or(1),
-    };
-    let remembered = if exist(&bus, &["CHATS", "INVALIDATIONS"]).await? {
-        0
-    } else {
-        remembered.await?
-    };
+    let chats = patiently(|| stream_config(&bus, CHATS)).await?;
+    let invalidations = patiently(|| stream_config(&bus, INVALIDATIONS)).await?;
+    let copies = chats.as_ref().and_then(copies);
     let options = SetupOptions {
-        replicas,
-        remembered,
+        replicas: replicas.or(copies).unwrap_or(1),
+        remembered: if chats.is_some() && invalidations.is_some() {
+            0
+        } else {
+            remembered.await?
+        },
         ..SetupOptions::default()
     };
+    Ok(patiently(|| setup::apply(&bus, &options, dry_run)).await?)
+}
+
+/// Tries again what may pass. What was done stays done.
+async fn patiently<T>(mut work: impl AsyncFnMut() -> Result<T, SetupError>) -> Result<T, SetupError> {
     let began = Instant::now();
     loop {
-        match tidings_nats::setup::apply(&bus, &options, dry_run).await {
-            // What was done stays done.
+        match work().await {
             Err(error) if may_pass(&error) && began.elapsed() < PATIENCE => sleep(PAUSE).await,
-            result => return Ok(result?),
+            result => return result,
         }
     }
 }
@@ -161,36 +159,7 @@ fn may_pass(error: &SetupError) -> bool {
     matches!(error, ApiError::Timeout | ApiError::NoResponders(_)) || error.code() == Some(NO_SUITABLE_PEERS)
 }
 
-/// Whether all of these streams exist.
-async fn exist(bus: &Bus, streams: &[&str]) -> anyhow::Result<bool> {
-    for stream in streams {
-        if info(bus, stream).await?.is_none() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// How many copies CHATS has, if there is one.
-async fn existing_replicas(bus: &Bus) -> anyhow::Result<Option<u8>> {
-    let info = info(bus, "CHATS").await?;
-    let copies = info.and_then(|info| info["config"]["num_replicas"].as_u64());
-    Ok(copies.and_then(|copies| u8::try_from(copies).ok()))
-}
-
-async fn info(bus: &Bus, stream: &str) -> anyhow::Result<Option<Value>> {
-    let began = Instant::now();
-    loop {
-        match bus
-            .api::<Value>(&format!("STREAM.INFO.{stream}"), &json!({}), TIMEOUT)
-            .await
-        {
-            Ok(info) => return Ok(Some(info)),
-            Err(error) if error.code() == Some(STREAM_NOT_FOUND) => return Ok(None),
-            Err(ApiError::Timeout | ApiError::NoResponders(_)) if began.elapsed() < PATIENCE => {
-                sleep(PAUSE).await;
-            }
-            Err(error) => return Err(error).with_context(|| format!("cannot ask for the stream {stream}")),
-        }
-    }
+/// How many copies a stream has.
+fn copies(config: &Value) -> Option<u8> {
+    u8::try_from(config["num_replicas"].as_u64()?).ok()
 }

@@ -126,7 +126,7 @@ pub async fn check(bus: &Bus) -> Result<Topology, SetupError> {
         ) {
             let object = stream.as_object_mut().expect("definitions are objects");
             object.retain(|key, _| !matches!(key.as_str(), "num_replicas" | "max_bytes" | "description"));
-            match info(bus, &format!("STREAM.INFO.{name}")).await? {
+            match stream_config(bus, &name).await? {
                 Some(actual) => {
                     let fields = differences(&stream, &actual);
                     if !fields.is_empty() {
@@ -140,9 +140,14 @@ pub async fn check(bus: &Bus) -> Result<Topology, SetupError> {
     Ok(topology)
 }
 
+/// The settings of a stream, if it exists.
+pub async fn stream_config(bus: &Bus, stream: &str) -> Result<Option<Value>, SetupError> {
+    info(bus, &format!("STREAM.INFO.{stream}")).await
+}
+
 /// The topology written into CHATS, if there is one.
 async fn existing(bus: &Bus) -> Result<Option<Topology>, SetupError> {
-    let Some(config) = info(bus, "STREAM.INFO.CHATS").await? else {
+    let Some(config) = stream_config(bus, "CHATS").await? else {
         return Ok(None);
     };
     let number = |key: &str| {
@@ -232,7 +237,7 @@ async fn apply_stream(
 ) -> Result<Option<Change>, SetupError> {
     let name = name(wanted);
     let what = format!("stream {name}");
-    let Some(actual) = info(bus, &format!("STREAM.INFO.{name}")).await? else {
+    let Some(actual) = stream_config(bus, &name).await? else {
         let (wanted, how) = first(wanted, remembered);
         if !dry_run {
             call(bus, &format!("STREAM.CREATE.{name}"), &wanted, &what).await?;
