@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures::StreamExt;
 use serde::de::IntoDeserializer as _;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use tidings_protocol::Timestamp;
 
@@ -47,6 +48,30 @@ struct NextBySubject<'a> {
 struct MultiLast<'a, S> {
     multi_last: &'a [S],
     batch: usize,
+}
+
+/// What a stream's leader answers to `STREAM.MSG.GET`.
+#[derive(Deserialize)]
+#[serde(bound = "H: DeserializeOwned + Default")]
+struct Answer<H> {
+    message: Stored<H>,
+}
+
+#[derive(Deserialize)]
+struct Stored<H> {
+    subject: String,
+    seq: u64,
+    time: Timestamp,
+    #[serde(default)]
+    hdrs: H,
+    #[serde(default)]
+    data: String,
+}
+
+/// Reads what JetStream writes into its answers.
+pub(crate) fn from_base64(text: &str) -> Result<Vec<u8>, ApiError> {
+    let bytes = BASE64.decode(text);
+    bytes.map_err(|error| ApiError::Malformed(error.to_string()))
 }
 
 /// What a Direct Get of several messages found.
@@ -242,44 +267,30 @@ impl Bus {
         body: &(impl Serialize + Sync),
         timeout: Duration,
     ) -> Result<Option<StoredMessage>, ApiError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            message: Stored,
-        }
-        #[derive(Deserialize)]
-        struct Stored {
-            subject: String,
-            seq: u64,
-            time: Timestamp,
-            #[serde(default)]
-            data: String,
-        }
-        match self
-            .api::<Answer>(&format!("STREAM.MSG.GET.{stream}"), body, timeout)
-            .await
-        {
-            Ok(Answer {
-                message:
-                    Stored {
-                        subject,
-                        seq,
-                        time,
-                        data,
-                    },
-            }) => {
-                let payload = BASE64
-                    .decode(data)
-                    .map_err(|error| ApiError::Malformed(error.to_string()))?;
-                Ok(Some(StoredMessage {
-                    subject,
-                    sequence: seq,
-                    stored_at: time,
-                    payload: payload.into(),
-                }))
-            }
-            Err(error) if error.not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let found = self.leader_get_with::<IgnoredAny>(stream, body, timeout).await?;
+        Ok(found.map(|(message, _)| message))
+    }
+
+    /// A message and its headers, which are base64 where there are any, or [`IgnoredAny`] where nobody wants them.
+    pub(crate) async fn leader_get_with<H: DeserializeOwned + Default>(
+        &self,
+        stream: &str,
+        body: &(impl Serialize + Sync),
+        timeout: Duration,
+    ) -> Result<Option<(StoredMessage, H)>, ApiError> {
+        let subject = format!("STREAM.MSG.GET.{stream}");
+        let stored = match self.api::<Answer<H>>(&subject, body, timeout).await {
+            Ok(answer) => answer.message,
+            Err(error) if error.not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let message = StoredMessage {
+            subject: stored.subject,
+            sequence: stored.seq,
+            stored_at: stored.time,
+            payload: from_base64(&stored.data)?.into(),
+        };
+        Ok(Some((message, stored.hdrs)))
     }
 
     async fn direct_get_many(

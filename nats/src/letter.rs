@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::json;
 use tidings_protocol::Timestamp;
 
 use crate::DEAD_LETTERS;
 use crate::api::{ApiError, Bus};
+use crate::direct_get::from_base64;
 use crate::headers::{REASON, TRIES};
 
 /// A dead letter as it is stored.
@@ -54,37 +52,19 @@ impl LetterMessage {
 impl Bus {
     /// The first dead letter from a sequence on, asked of the stream's leader.
     pub async fn letter_from(&self, from: u64, timeout: Duration) -> Result<Option<LetterMessage>, ApiError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            message: Stored,
-        }
-        #[derive(Deserialize)]
-        struct Stored {
-            subject: String,
-            seq: u64,
-            time: Timestamp,
-            #[serde(default)]
-            hdrs: String,
-            #[serde(default)]
-            data: String,
-        }
         let body = json!({ "seq": from, "next_by_subj": ">" });
-        let subject = format!("STREAM.MSG.GET.{DEAD_LETTERS}");
-        let stored = match self.api::<Answer>(&subject, &body, timeout).await {
-            Ok(answer) => answer.message,
-            Err(error) if error.not_found() => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let decode = |text: &str| {
-            let bytes = BASE64.decode(text);
-            bytes.map_err(|error| ApiError::Malformed(error.to_string()))
+        let found = self
+            .leader_get_with::<String>(DEAD_LETTERS, &body, timeout)
+            .await?;
+        let Some((stored, encoded)) = found else {
+            return Ok(None);
         };
         Ok(Some(LetterMessage {
             subject: stored.subject,
-            sequence: stored.seq,
-            stored_at: stored.time,
-            headers: headers(&String::from_utf8_lossy(&decode(&stored.hdrs)?)),
-            payload: decode(&stored.data)?.into(),
+            sequence: stored.sequence,
+            stored_at: stored.stored_at,
+            headers: headers(&String::from_utf8_lossy(&from_base64(&encoded)?)),
+            payload: stored.payload,
         }))
     }
 }
