@@ -2,68 +2,30 @@
 //! thousands of sessions, is worked off in an orderly way. A shard whose last reading got no answer is read by one
 //! session at a time, and leaves the other places to the others.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use tidings_nats::{ApiError, Shard, Topology};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tidings_service::{ShardPermit, ShardPermits};
 
 /// Readings at once; one takes a few milliseconds.
 const READINGS_MAX: usize = 32;
+/// Of a shard whose last reading got no answer.
+const SILENT_MAX: usize = 1;
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Readings {
-    places: Semaphore,
-    shards: Vec<Turns>,
-}
-
-/// Whose turn it is in a shard that does not answer.
-#[derive(Debug)]
-struct Turns {
-    silent: AtomicBool,
-    one: Semaphore,
-}
+pub(crate) struct Readings(ShardPermits);
 
 /// The right to read, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
-    turns: &'a Turns,
-    _permit: SemaphorePermit<'a>,
-    _turn: Option<SemaphorePermit<'a>>,
-}
+pub(crate) struct Place<'a>(ShardPermit<'a>);
 
 impl Readings {
     pub(crate) fn new(topology: Topology) -> Self {
-        let turns = |_| Turns {
-            silent: AtomicBool::new(false),
-            one: Semaphore::new(1),
-        };
-        Self {
-            places: Semaphore::new(READINGS_MAX),
-            shards: topology.shards().map(turns).collect(),
-        }
+        Self(ShardPermits::new(READINGS_MAX, SILENT_MAX, topology))
     }
 
     /// Waits for a place.
     pub(crate) async fn begin(&self, shard: Shard) -> Place<'_> {
-        let turns = &self.shards[usize::from(shard.0)];
-        let mut turn = None;
-        loop {
-            let place = acquire(&self.places).await;
-            if !turns.silent.load(Ordering::Relaxed) {
-                turn = None;
-            } else if turn.is_none() {
-                // Without the place: whoever waits here waits for long.
-                drop(place);
-                turn = Some(acquire(&turns.one).await);
-                continue;
-            }
-            return Place {
-                turns,
-                _permit: place,
-                _turn: turn,
-            };
-        }
+        Place(self.0.acquire(shard).await)
     }
 }
 
@@ -74,12 +36,8 @@ impl Place<'_> {
             result,
             Err(ApiError::Timeout | ApiError::NoResponders(_) | ApiError::Disconnected)
         );
-        self.turns.silent.store(silent, Ordering::Relaxed);
+        self.0.done(!silent);
     }
-}
-
-async fn acquire(semaphore: &Semaphore) -> SemaphorePermit<'_> {
-    semaphore.acquire().await.expect("it is never closed")
 }
 
 #[cfg(test)]
