@@ -40,14 +40,14 @@ mod tests {
     use tidings_nats::ApiError;
 
     /// How many permits a shard gets at once after a publish that ended like this.
-    fn permits_after(result: Result<Accepted, PublishError>) -> usize {
+    fn permits_after(result: &Result<Accepted, PublishError>) -> usize {
         let topology = Topology {
             partitions: 1,
             shards: 2,
         };
         let permits = PublishPermits::new(16, topology);
         let permit = permits.acquire(Shard(0)).now_or_never();
-        permit.expect("all are free").done(&result);
+        permit.expect("all are free").done(result);
         let held: Vec<_> = std::iter::from_fn(|| permits.acquire(Shard(0)).now_or_never()).collect();
         held.len()
     }
@@ -55,12 +55,12 @@ mod tests {
     #[test]
     fn whoever_refuses_has_answered() {
         let failed = Err(PublishError::Unknown(ApiError::Timeout));
-        assert_eq!(permits_after(failed), SILENT_MAX);
+        assert_eq!(permits_after(&failed), SILENT_MAX);
         let stored = Ok(Accepted {
             sequence: 1,
             duplicate: false,
         });
-        assert_eq!(permits_after(stored), 16);
-        assert_eq!(permits_after(Err(PublishError::SubjectFull)), 16);
+        assert_eq!(permits_after(&stored), 16);
+        assert_eq!(permits_after(&Err(PublishError::SubjectFull)), 16);
     }
 }
