@@ -65,15 +65,20 @@ impl Stored {
         .await;
     }
 
-    /// What the inboxes of these users hold, marks aside; at most [`LEFT_MAX`] of each inbox. Waits until the inboxes of
-    /// `clients` are empty, since what was confirmed is deleted in the background, but at most [`DELETED_WITHIN`].
+    /// What the inboxes of these users hold now, marks aside; at most [`LEFT_MAX`] of each inbox.
+    pub async fn held(&self, users: &[UserId]) -> Vec<StoredEntry> {
+        let mut held = Vec::new();
+        for user_id in users {
+            held.extend(self.held_of(user_id).await);
+        }
+        held
+    }
+
+    /// What the inboxes of these users hold in the end, as [`Self::held`] tells it. Waits until the inboxes of `clients` are empty, since what was confirmed is deleted in the background, but at most [`DELETED_WITHIN`].
     pub async fn left(&self, users: &[UserId], clients: &[Identity]) -> Vec<StoredEntry> {
         let deadline = Instant::now() + DELETED_WITHIN;
         loop {
-            let mut left = Vec::new();
-            for user_id in users {
-                left.extend(self.left_of(user_id).await);
-            }
+            let left = self.held(users).await;
             let unfinished = left.iter().any(|entry| {
                 clients
                     .iter()
@@ -86,7 +91,7 @@ impl Stored {
         }
     }
 
-    async fn left_of(&self, user_id: &UserId) -> Vec<StoredEntry> {
+    async fn held_of(&self, user_id: &UserId) -> Vec<StoredEntry> {
         let stream = inbox_stream(self.topology.shard(user_id));
         let of_first = inbox_subject(&self.topology, user_id, Inbox::First);
         let inboxes = of_first.strip_suffix(FIRST).expect("that is how it ends");
@@ -97,7 +102,7 @@ impl Stored {
             .await
             .expect("the stream exists");
         let subjects = info["state"]["subjects"].as_object().cloned().unwrap_or_default();
-        let mut left = Vec::new();
+        let mut held = Vec::new();
         for subject in subjects.keys() {
             let client_id = subject.strip_prefix(inboxes).and_then(|token| token.parse().ok());
             let mut after = 0;
@@ -105,7 +110,7 @@ impl Stored {
                 let Some((sequence, entry)) = self.next(&stream, subject, after).await else {
                     break;
                 };
-                left.push(StoredEntry {
+                held.push(StoredEntry {
                     user_id: user_id.clone(),
                     client_id,
                     sequence,
@@ -115,7 +120,7 @@ impl Stored {
                 after = sequence;
             }
         }
-        left
+        held
     }
 
     /// The first entry of a subject behind a sequence.

@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 pub use options::{Targets, WorkloadOptions, WorkloadReport};
 
+use crate::eventually::eventually;
 use crate::history::{Happening, Recorder};
 use crate::token::Identity;
 use device::Device;
@@ -82,6 +83,19 @@ impl Workload {
     /// Messages that were accepted so far.
     pub fn accepted(&self) -> u64 {
         self.shared.world.lock().report.accepted
+    }
+
+    /// Waits until so many messages are accepted.
+    pub async fn until_accepted(&self, messages: u64) {
+        eventually(&format!("{messages} messages are accepted"), async || {
+            let accepted = self.accepted();
+            if accepted >= messages {
+                Ok(())
+            } else {
+                Err(accepted)
+            }
+        })
+        .await;
     }
 
     /// Deliveries so far.

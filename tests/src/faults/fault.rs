@@ -8,6 +8,7 @@ use futures::future::{join_all, try_join_all};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
+use super::process::Process;
 use super::rig::Rig;
 use crate::history::Happening;
 use crate::proxy::Mode;
@@ -169,27 +170,13 @@ impl Fault {
                 join_all(frozen.iter().map(|node| node.signal(Signal::SIGCONT))).await;
                 Ok(())
             }
-            FaultKind::RollNats => {
-                for node in rig.nats() {
-                    node.stop().await;
-                    node.up().await?;
-                    sleep(self.lasts).await;
-                }
-                Ok(())
-            }
+            FaultKind::RollNats => self.roll(rig.nats()).await,
+            FaultKind::RollServices => self.roll(rig.services()).await,
             FaultKind::KillAllNats => {
-                join_all(rig.nats().iter().map(super::process::Process::kill)).await;
+                join_all(rig.nats().iter().map(Process::kill)).await;
                 sleep(self.lasts).await;
                 // Those of a cluster answer only together.
-                try_join_all(rig.nats().iter().map(super::process::Process::up)).await?;
-                Ok(())
-            }
-            FaultKind::RollServices => {
-                for service in rig.services() {
-                    service.stop().await;
-                    service.up().await?;
-                    sleep(self.lasts).await;
-                }
+                try_join_all(rig.nats().iter().map(Process::up)).await?;
                 Ok(())
             }
             FaultKind::FullDisk => {
@@ -206,6 +193,16 @@ impl Fault {
                 rig.store().make_room().await
             }
         }
+    }
+
+    /// Restarts them one after the other.
+    async fn roll(&self, processes: &[Process]) -> anyhow::Result<()> {
+        for process in processes {
+            process.stop().await;
+            process.up().await?;
+            sleep(self.lasts).await;
+        }
+        Ok(())
     }
 
     async fn disturb(&self, rig: &Rig, mode: Mode) -> anyhow::Result<()> {

@@ -79,7 +79,8 @@ pub async fn run_faults(options: &RunOptions) -> anyhow::Result<Outcome> {
         if let Err(error) = until_chats_are_empty(&rig).await {
             surprises.push(format!("{error:#}"));
         }
-        anyhow::Ok((report, rig.store().entries().await?, surprises))
+        let stored = rig.store().inboxes().held(&report.users).await;
+        anyhow::Ok((report, stored, surprises))
     };
     let (report, stored, mut surprises) = tokio::select! {
         done = work => done?,

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tidings_nats::{Bus, CHATS, Entry, FIRST, Topology, inbox_stream, is_mark, unescape_user};
+use tidings_nats::{Bus, CHATS, Topology, inbox_stream};
 use tidings_service::NatsConnection;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use crate::history::StoredEntry;
+use crate::stored::Stored;
 
 /// For one question.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,8 +41,7 @@ struct StreamInfo {
 #[derive(Deserialize)]
 struct StreamState {
     bytes: u64,
-    #[serde(default)]
-    subjects: std::collections::BTreeMap<String, u64>,
+    messages: u64,
 }
 
 impl Store {
@@ -59,7 +58,7 @@ impl Store {
     pub(super) async fn fill(&self) -> anyhow::Result<()> {
         let mut before = self.before.lock().await;
         for stream in self.streams() {
-            let info = self.info(&stream, &json!({})).await?;
+            let info = self.info(&stream).await?;
             let mut config = info.config.clone();
             config["max_bytes"] = json!(info.state.bytes + ROOM_BYTES);
             self.update(&stream, &config).await?;
@@ -78,57 +77,14 @@ impl Store {
         Ok(())
     }
 
-    /// Every entry of every inbox.
-    pub async fn entries(&self) -> anyhow::Result<Vec<StoredEntry>> {
-        let mut entries = Vec::new();
-        for shard in self.topology.shards() {
-            let stream = inbox_stream(shard);
-            let info = self.info(&stream, &json!({ "subjects_filter": ">" })).await?;
-            for subject in info.state.subjects.keys().filter(|subject| !is_mark(subject)) {
-                self.entries_of(&stream, subject, &mut entries).await?;
-            }
-        }
-        Ok(entries)
-    }
-
     /// How many events wait for the fan-out.
     pub async fn waiting_events(&self) -> anyhow::Result<u64> {
-        let info: Value = self
-            .patiently(&format!("STREAM.INFO.{CHATS}"), &json!({}))
-            .await?;
-        info["state"]["messages"]
-            .as_u64()
-            .context("a stream has messages")
+        Ok(self.info(CHATS).await?.state.messages)
     }
 
-    async fn entries_of(
-        &self,
-        stream: &str,
-        subject: &str,
-        entries: &mut Vec<StoredEntry>,
-    ) -> anyhow::Result<()> {
-        let tokens: Vec<&str> = subject.split('.').collect();
-        let [_, _, user, client] = tokens[..] else {
-            anyhow::bail!("{subject} is no inbox");
-        };
-        let user_id = unescape_user(user).with_context(|| format!("{subject} is nobody's inbox"))?;
-        let client_id = (client != FIRST).then(|| client.parse()).transpose();
-        let client_id = client_id
-            .ok()
-            .with_context(|| format!("{subject} is no client's inbox"))?;
-        let mut from = 1;
-        while let Some(stored) = self.bus.leader_next(stream, subject, from, TIMEOUT).await? {
-            from = stored.sequence + 1;
-            let entry = Entry::decode(&stored.payload)?;
-            entries.push(StoredEntry {
-                user_id: user_id.clone(),
-                client_id,
-                sequence: stored.sequence,
-                chat_id: entry.event.chat_id(),
-                seq: entry.seq,
-            });
-        }
-        Ok(())
+    /// What inboxes hold.
+    pub fn inboxes(&self) -> Stored {
+        Stored::at(self.bus.client().clone())
     }
 
     fn streams(&self) -> Vec<String> {
@@ -136,8 +92,8 @@ impl Store {
         std::iter::once(CHATS.to_owned()).chain(inboxes).collect()
     }
 
-    async fn info(&self, stream: &str, question: &Value) -> anyhow::Result<StreamInfo> {
-        self.patiently(&format!("STREAM.INFO.{stream}"), question).await
+    async fn info(&self, stream: &str) -> anyhow::Result<StreamInfo> {
+        self.patiently(&format!("STREAM.INFO.{stream}"), &json!({})).await
     }
 
     async fn update(&self, stream: &str, config: &Value) -> anyhow::Result<()> {

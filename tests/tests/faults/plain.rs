@@ -17,7 +17,7 @@ async fn a_workload_keeps_every_promise() {
     let seed = 1;
     let recorder = Recorder::in_memory();
     let workload = Workload::start(targets(&system), seed, options(), recorder.clone()).await;
-    until_accepted(&workload, workload.accepted() + BETWEEN).await;
+    workload.until_accepted(workload.accepted() + BETWEEN).await;
     for name in [
         "gateway-1",
         "fanout-worker-1",
@@ -28,7 +28,7 @@ async fn a_workload_keeps_every_promise() {
         recorder.happened(Happening::begins("SIGKILL", name));
         kill(&system, name).await;
         recorder.happened(Happening::ends("SIGKILL", name));
-        until_accepted(&workload, workload.accepted() + BETWEEN).await;
+        workload.until_accepted(workload.accepted() + BETWEEN).await;
     }
     let report = workload.finish().await;
     let (records, events) = recorder.finish().expect("nothing is written to a disk");
@@ -74,18 +74,6 @@ fn options() -> WorkloadOptions {
         changes_per_minute: 60.0,
         ..WorkloadOptions::default()
     }
-}
-
-async fn until_accepted(workload: &Workload, messages: u64) {
-    eventually(&format!("{messages} messages are accepted"), async || {
-        let accepted = workload.accepted();
-        if accepted >= messages {
-            Ok(())
-        } else {
-            Err(accepted)
-        }
-    })
-    .await;
 }
 
 fn clean(seed: u64, report: &WorkloadReport, run: &Run) {

@@ -9,7 +9,7 @@ use tidings_protocol::{ClientFrame, ErrorCode, ServerFrame, Status};
 use tidings_tests::history::{Happening, Recorder, Run, What};
 use tidings_tests::judge::{judge, timings};
 use tidings_tests::workload::{Targets, Workload, WorkloadOptions};
-use tidings_tests::{Stored, System, SystemOptions, eventually};
+use tidings_tests::{Stored, System, SystemOptions};
 
 use crate::scale::scale;
 
@@ -54,7 +54,7 @@ async fn every_process_is_replaced_while_people_write() {
         names.extend((1..=nats).map(|number| format!("nats-{number}")));
     }
     for name in &names {
-        until_accepted(&workload, workload.accepted() + between).await;
+        workload.until_accepted(workload.accepted() + between).await;
         // A server hands its leaders and clients to the others before it stops.
         let (signal, told) = if name.starts_with("nats") {
             (Signal::SIGUSR2, "lame duck")
@@ -65,7 +65,7 @@ async fn every_process_is_replaced_while_people_write() {
         system.signal_and_wait(name, signal).await;
         recorder.happened(Happening::ends(told, name));
     }
-    until_accepted(&workload, workload.accepted() + between).await;
+    workload.until_accepted(workload.accepted() + between).await;
     let report = workload.finish().await;
     let (records, events) = recorder.finish().expect("nothing is written to a disk");
     let stored = Stored::of(&system)
@@ -117,16 +117,4 @@ fn refused(run: &Run) -> BTreeMap<(String, bool), u64> {
         }
     }
     refused
-}
-
-async fn until_accepted(workload: &Workload, messages: u64) {
-    eventually(&format!("{messages} messages are accepted"), async || {
-        let accepted = workload.accepted();
-        if accepted >= messages {
-            Ok(())
-        } else {
-            Err(accepted)
-        }
-    })
-    .await;
 }
