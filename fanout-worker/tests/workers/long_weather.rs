@@ -9,9 +9,8 @@ use tidings_nats::{DEAD_LETTERS, inbox_stream};
 use tidings_protocol::ChatId;
 use tokio::time::Instant;
 
-use crate::support::{Nats, PATIENCE, Person, System, texts};
+use crate::support::{Nats, PATIENCE, Person, System, TIMEOUT, texts};
 
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// Events of each chat that waits.
 const WAITING: usize = 50;
 /// After the weather, everything has arrived within this. The largest back-off is 5 s.
@@ -108,27 +107,15 @@ impl Scene {
     }
 }
 
-async fn update_stream(system: &System, stream: &str, change: impl FnOnce(&mut Value)) {
-    let bus = &system.context.bus;
-    let info: Value = bus
-        .api(&format!("STREAM.INFO.{stream}"), &json!({}), TIMEOUT)
-        .await
-        .expect("the stream is there");
-    let mut config = info["config"].clone();
-    change(&mut config);
-    let _: Value = bus
-        .api(&format!("STREAM.UPDATE.{stream}"), &config, TIMEOUT)
-        .await
-        .expect("the stream can be changed");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_without_a_leader() {
     let mut system = System::start_cluster(1).await;
     let scene = Scene::new(&system).await;
     let stream = inbox_stream(system.context.topology.shard(&scene.bob.user_id));
     // One copy, whose node dies.
-    update_stream(&system, &stream, |config| config["num_replicas"] = json!(1)).await;
+    system
+        .update_stream(&stream, |config| config["num_replicas"] = json!(1))
+        .await;
     let bus = system.context.bus.clone();
     let leader = async || {
         let info: Value = bus
@@ -180,11 +167,15 @@ async fn a_shard_that_is_full() {
     let worker = system.worker().await;
     system.wait_until_fanned_out().await;
     let stream = inbox_stream(system.context.topology.shard(&scene.bob.user_id));
-    update_stream(&system, &stream, |config| config["max_bytes"] = json!(1)).await;
+    system
+        .update_stream(&stream, |config| config["max_bytes"] = json!(1))
+        .await;
     scene.send_to_waiting(&system).await;
     let mut sent = 0;
     let longest = goes_on(&system, scene.other, &scene.alice, &scene.carol, &mut sent).await;
-    update_stream(&system, &stream, |config| config["max_bytes"] = json!(1 << 28)).await;
+    system
+        .update_stream(&stream, |config| config["max_bytes"] = json!(1 << 28))
+        .await;
     scene.check(&system, "a full shard", longest).await;
     worker.stop().await;
 }
@@ -217,7 +208,9 @@ async fn chats_that_wait_do_not_fill_the_queue() {
     let worker = system.worker().await;
     system.wait_until_fanned_out().await;
     let stream = inbox_stream(system.context.topology.shard(&scene.bob.user_id));
-    update_stream(&system, &stream, |config| config["max_bytes"] = json!(1)).await;
+    system
+        .update_stream(&stream, |config| config["max_bytes"] = json!(1))
+        .await;
     let large = "x".repeat(65_536);
     for _ in 0..80 {
         system.send(scene.waiting[0], &scene.alice, &large).await;
@@ -231,7 +224,9 @@ async fn chats_that_wait_do_not_fill_the_queue() {
     let entries = system.wait_for_entries(&scene.carol, 2).await;
     assert_eq!(texts(&entries)[&scene.other], ["passes by"]);
     assert_eq!(system.stored("CHATS").await, 80 + 900);
-    update_stream(&system, &stream, |config| config["max_bytes"] = json!(1 << 28)).await;
+    system
+        .update_stream(&stream, |config| config["max_bytes"] = json!(1 << 28))
+        .await;
     let entries = system.wait_for_entries(&scene.bob, 3 + 80 + 900).await;
     let texts = texts(&entries);
     assert!(texts[&scene.waiting[0]].iter().all(|text| *text == large));

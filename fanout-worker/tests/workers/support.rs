@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use futures::StreamExt as _;
+use serde_json::{Value, json};
 use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_metadata::{Metadata, ModifyParticipants, NewChat, OutboxKey, RegisterClient};
 use tidings_nats::setup::{self, SetupOptions};
@@ -21,6 +22,8 @@ use uuid::Uuid;
 
 /// No test waits longer than this for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// For one request.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The servers of one test, and a connection of its own.
 pub(crate) struct System {
@@ -330,6 +333,20 @@ impl System {
         let inbox = Inbox::Client(person.client_id);
         let found = self.inbox(&person.user_id, inbox).await.len();
         panic!("{found} of {count} entries of {}", person.user_id);
+    }
+
+    /// Changes the settings of a stream.
+    pub(crate) async fn update_stream(&self, stream: &str, change: impl FnOnce(&mut Value)) {
+        let bus = &self.context.bus;
+        let mut info: Value = bus
+            .api(&format!("STREAM.INFO.{stream}"), &json!({}), TIMEOUT)
+            .await
+            .expect("the stream is there");
+        change(&mut info["config"]);
+        let _: Value = bus
+            .api(&format!("STREAM.UPDATE.{stream}"), &info["config"], TIMEOUT)
+            .await
+            .expect("the stream can be changed");
     }
 
     /// Waits until every accepted event has been acked.

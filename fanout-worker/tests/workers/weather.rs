@@ -9,9 +9,7 @@ use tidings_nats::{Inbox, chat_subject, inbox_stream};
 use tidings_protocol::{ChatId, ClientId, Operation, RequestId, UserId};
 use uuid::Uuid;
 
-use crate::support::{Gateway, PATIENCE, Person, System, Worker, changes, texts};
-
-const TIMEOUT: Duration = Duration::from_secs(10);
+use crate::support::{Gateway, PATIENCE, Person, System, TIMEOUT, Worker, changes, texts};
 
 /// Waits until something holds.
 async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
@@ -26,16 +24,9 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 /// Changes a setting of the stream in which a person's inbox is.
 async fn set_inbox_stream(system: &System, person: &Person, setting: &str, value: Value) {
     let stream = inbox_stream(system.context.topology.shard(&person.user_id));
-    let bus = &system.context.bus;
-    let mut info: Value = bus
-        .api(&format!("STREAM.INFO.{stream}"), &json!({}), TIMEOUT)
-        .await
-        .expect("the stream is there");
-    info["config"][setting] = value;
-    let _: Value = bus
-        .api(&format!("STREAM.UPDATE.{stream}"), &info["config"], TIMEOUT)
-        .await
-        .expect("the stream can be changed");
+    system
+        .update_stream(&stream, |config| config[setting] = value)
+        .await;
 }
 
 /// Writes a change of a chat to Postgres alone, as a gateway that dies before it publishes.
