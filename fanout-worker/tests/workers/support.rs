@@ -1,7 +1,7 @@
 //! A system of real servers with fan-out workers in it, and what people do there.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use futures::StreamExt as _;
@@ -10,8 +10,8 @@ use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_metadata::{Metadata, ModifyParticipants, NewChat, OutboxKey, RegisterClient};
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
-    Beacon, Bus, CHATS, ChatUpdate, Entry, Event, Inbox, LiveMessage, Message, Notice, SESSIONS, SessionKey,
-    Topology, chat_subject, event_headers, inbox_stream, inbox_subject, live_subject,
+    ApiError, Beacon, Bus, CHATS, ChatUpdate, Entry, Event, Inbox, LiveMessage, Message, Notice, SESSIONS,
+    SessionKey, Topology, chat_subject, event_headers, inbox_stream, inbox_subject, live_subject,
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
 use tidings_service::{Context, NatsConnection, NatsSettings, outbox};
@@ -290,21 +290,24 @@ impl System {
     /// What an inbox holds, in order, with the stream sequences.
     pub(crate) async fn inbox(&self, user_id: &UserId, inbox: Inbox) -> Vec<(u64, Entry)> {
         let topology = &self.context.topology;
+        let stream = inbox_stream(topology.shard(user_id));
+        let subject = inbox_subject(topology, user_id, inbox);
+        let began = Instant::now();
         let (mut from, mut entries) = (1, Vec::new());
         loop {
-            let (messages, more) = self
+            let read = self
                 .context
                 .bus
-                .next_by_subject(
-                    &inbox_stream(topology.shard(user_id)),
-                    &inbox_subject(topology, user_id, inbox),
-                    from,
-                    1_000,
-                    1 << 20,
-                    Duration::from_secs(5),
-                )
-                .await
-                .expect("the inbox's stream answers");
+                .next_by_subject(&stream, &subject, from, 1_000, 1 << 20, Duration::from_secs(5))
+                .await;
+            let (messages, more) = match read {
+                // Its server has just come back.
+                Err(ApiError::NoResponders(_)) if began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+                read => read.expect("the inbox's stream answers"),
+            };
             for message in messages {
                 from = message.sequence + 1;
                 let entry = Entry::decode(&message.payload).expect("a worker wrote it");
