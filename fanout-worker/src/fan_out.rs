@@ -179,7 +179,7 @@ impl FanOut {
         metrics::counter!("tidings_fanout_read_again_total").increment(1);
         let stored = self
             .bus
-            .leader_message(CHATS, incoming.sequence, PUBLISH_TIMEOUT)
+            .message_now(CHATS, incoming.sequence, PUBLISH_TIMEOUT)
             .await
             .map_err(|error| Failure::Weather(format!("CHATS does not answer: {error}")))?;
         Ok(stored.map(|stored| stored.payload))

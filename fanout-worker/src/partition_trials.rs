@@ -205,7 +205,7 @@ impl Suspects {
 async fn read(bus: &Bus, partition: Partition) -> Result<(PartitionTrials, u64), ApiError> {
     let subject = PartitionTrials::subject(partition);
     let stream = format!("KV_{TRIALS}");
-    let found = bus.leader_last(&stream, &subject, TIMEOUT).await?;
+    let found = bus.last_by_subject_now(&stream, &subject, TIMEOUT).await?;
     Ok(found.map_or_else(Default::default, |found| {
         let trials = PartitionTrials::decode(&found.payload).unwrap_or_default();
         (trials, found.sequence)

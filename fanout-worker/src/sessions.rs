@@ -127,21 +127,11 @@ impl Sessions {
     ) -> anyhow::Result<&'static str> {
         let mut connection = nats.state();
         let before = *connection.borrow_and_update();
-        let last = last_revision(bus).await?;
-        // The consumer may live on a replica that is behind, and be through with what that one has: only beyond the
-        // leader's last message it has seen all that the revision promises.
-        let end = bus
-            .leader_last(&format!("KV_{SESSIONS}"), ">", TIMEOUT)
-            .await?
-            .map_or(0, |message| message.sequence);
-        let (mut messages, stored) = messages(bus).await?;
-        let mut fresh = Some(Map {
-            revision: last,
-            ..Map::default()
-        });
-        if stored == 0 && end == 0 {
-            self.replace(fresh.take().expect("it was just made"), ready);
-        }
+        // The consumer may live on a replica that is behind, and be through with what that one has: only when it has
+        // delivered this has it seen all that the revision promises.
+        let end = bus.mark_bucket(SESSIONS, TIMEOUT).await?;
+        let mut messages = messages(bus).await?;
+        let mut fresh = Some(Map::default());
         let mut checks = tokio::time::interval(CHECK_INTERVAL);
         let (mut seen, mut expected) = (0, 0);
         loop {
@@ -154,7 +144,7 @@ impl Sessions {
                     match &mut fresh {
                         Some(map) => {
                             map.apply(change, seen);
-                            if info.pending == 0 && seen >= end {
+                            if seen >= end {
                                 self.replace(fresh.take().expect("it is there"), ready);
                             }
                         }
@@ -287,8 +277,8 @@ async fn last_revision(bus: &Bus) -> anyhow::Result<u64> {
     Ok(info.state.last_seq)
 }
 
-/// The last message of each key and then all that come, and how many there are already.
-async fn messages(bus: &Bus) -> anyhow::Result<(push::Ordered, u64)> {
+/// The last message of each key and then all that come.
+async fn messages(bus: &Bus) -> anyhow::Result<push::Ordered> {
     let stream = bus
         .jetstream()
         .get_stream_no_info(format!("KV_{SESSIONS}"))
@@ -303,8 +293,7 @@ async fn messages(bus: &Bus) -> anyhow::Result<(push::Ordered, u64)> {
     let consumer = tokio::time::timeout(TIMEOUT, stream.create_consumer(config))
         .await
         .context("no answer to the creation of a consumer")??;
-    let stored = consumer.cached_info().num_pending;
-    Ok((consumer.messages().await?, stored))
+    Ok(consumer.messages().await?)
 }
 
 #[cfg(test)]

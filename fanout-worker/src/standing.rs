@@ -88,9 +88,9 @@ impl Standing {
         }
     }
 
-    /// Waits until everything is applied that the streams hold now, according to their leaders.
+    /// Waits until everything is applied that the streams hold now.
     async fn catch_up(&self) -> Result<(), ApiError> {
-        let sessions = self.bus.last_sequence(&format!("KV_{SESSIONS}"), TIMEOUT).await?;
+        let sessions = self.bus.mark_bucket(SESSIONS, TIMEOUT).await?;
         let invalidations = self.bus.last_sequence(INVALIDATIONS, TIMEOUT).await?;
         while self.sessions.revision() < sessions || self.invalidations.borrow().sequence < invalidations {
             if !self.registration.is_renewed_within(UNRENEWED_MAX) {

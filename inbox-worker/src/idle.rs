@@ -125,7 +125,7 @@ async fn is_connected(
     let subject = format!("$KV.{SESSIONS}.{client_id}");
     let last = context
         .bus
-        .leader_last(&format!("KV_{SESSIONS}"), &subject, TIMEOUT)
+        .last_by_subject_now(&format!("KV_{SESSIONS}"), &subject, TIMEOUT)
         .await?;
     let Some(key) = last.and_then(|message| SessionKey::decode(&message.payload)) else {
         return Ok(false);

@@ -2,6 +2,7 @@
 //! time limits, error codes as numbers, `no_erase`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
@@ -11,6 +12,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tidings_protocol::Timestamp;
+
+use crate::as_of_now::Leaderships;
 
 /// Error code of a consumer that does not exist.
 pub(crate) const CONSUMER_NOT_FOUND: u16 = 10014;
@@ -103,13 +106,18 @@ pub struct StreamBounds {
 pub struct Bus {
     client: Client,
     jetstream: async_nats::jetstream::Context,
+    leaderships: Arc<Leaderships>,
 }
 
 impl Bus {
     /// Around a connection.
     pub fn new(client: Client) -> Self {
         let jetstream = async_nats::jetstream::new(client.clone());
-        Self { client, jetstream }
+        Self {
+            client,
+            jetstream,
+            leaderships: Arc::default(),
+        }
     }
 
     /// The connection.
@@ -120,6 +128,10 @@ impl Bus {
     /// The client library's JetStream.
     pub const fn jetstream(&self) -> &async_nats::jetstream::Context {
         &self.jetstream
+    }
+
+    pub(crate) fn leaderships(&self) -> &Leaderships {
+        &self.leaderships
     }
 
     /// Whether the connection is up now.
@@ -162,22 +174,6 @@ impl Bus {
             Err(error) if !error.not_found() => Err(error),
             _ => Ok(()),
         }
-    }
-
-    /// The last sequence of a stream, according to its leader.
-    pub async fn last_sequence(&self, stream: &str, timeout: Duration) -> Result<u64, ApiError> {
-        #[derive(Deserialize)]
-        struct Info {
-            state: State,
-        }
-        #[derive(Deserialize)]
-        struct State {
-            last_seq: u64,
-        }
-        let info: Info = self
-            .api(&format!("STREAM.INFO.{stream}"), &serde_json::json!({}), timeout)
-            .await?;
-        Ok(info.state.last_seq)
     }
 
     /// Where a stream begins and ends.

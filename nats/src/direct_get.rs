@@ -16,9 +16,7 @@ use tidings_protocol::Timestamp;
 use crate::api::{ApiError, Bus, request_error};
 
 /// The most subjects that one `multi_last` may name; the server's bound.
-const MULTI_LAST_MAX: usize = 1024;
-/// Before a replica that was behind, or a sentinel that was deleted, is asked again.
-const BEHIND_DELAY: Duration = Duration::from_millis(20);
+pub(crate) const MULTI_LAST_MAX: usize = 1024;
 
 /// A message as a stream stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,9 +43,20 @@ struct NextBySubject<'a> {
 }
 
 #[derive(Serialize)]
-struct MultiLast<'a, S> {
-    multi_last: &'a [S],
-    batch: usize,
+pub(crate) struct MultiLast<'a, S> {
+    pub(crate) multi_last: &'a [S],
+    pub(crate) batch: usize,
+}
+
+#[derive(Serialize)]
+pub(crate) struct NextOfSubject<'a> {
+    pub(crate) seq: u64,
+    pub(crate) next_by_subj: &'a str,
+}
+
+#[derive(Serialize)]
+pub(crate) struct LastBySubject<'a> {
+    pub(crate) last_by_subj: &'a str,
 }
 
 /// What a stream's leader answers to `STREAM.MSG.GET`.
@@ -75,12 +84,12 @@ pub(crate) fn from_base64(text: &str) -> Result<Vec<u8>, ApiError> {
 }
 
 /// What a Direct Get of several messages found.
-struct Found {
-    messages: Vec<StoredMessage>,
+pub(crate) struct Found {
+    pub(crate) messages: Vec<StoredMessage>,
     /// There is more.
-    more: bool,
+    pub(crate) more: bool,
     /// The last sequence of whoever answered, where it says so.
-    up_to: Option<u64>,
+    pub(crate) up_to: Option<u64>,
 }
 
 impl Bus {
@@ -121,49 +130,6 @@ impl Bus {
             last.extend(self.direct_get_many(stream, &body, timeout).await?.messages);
         }
         Ok(last)
-    }
-
-    /// The last message of each subject that has one, as the stream's leader had it when this was called, or later:
-    /// "not there" is the leader's word. Subjects may have wildcards; all of them together match at most 1,023. A
-    /// message of another subject may be among them. Costs one small request more than [`Self::last_by_subjects`],
-    /// and fails when no replica comes up to the leader in time.
-    ///
-    /// The leader is asked for its last message, whatever it is. A replica whose answer reaches up to that sequence
-    /// has everything that came before; since it says how far it is only where it finds something, the subject of that
-    /// message is asked for as well.
-    pub async fn last_by_subjects_now(
-        &self,
-        stream: &str,
-        subjects: &[String],
-        timeout: Duration,
-    ) -> Result<Vec<StoredMessage>, ApiError> {
-        let deadline = tokio::time::Instant::now() + timeout;
-        loop {
-            let Some(sentinel) = self.leader_last(stream, ">", timeout).await? else {
-                return Ok(Vec::new());
-            };
-            let mut named: Vec<&str> = subjects.iter().map(String::as_str).collect();
-            if !subjects.contains(&sentinel.subject) {
-                named.push(&sentinel.subject);
-            }
-            let body = MultiLast {
-                multi_last: &named,
-                batch: MULTI_LAST_MAX,
-            };
-            let found = self.direct_get_many(stream, &body, timeout).await?;
-            if found.more {
-                return Err(ApiError::Malformed(
-                    "more subjects than are answered at once".to_owned(),
-                ));
-            }
-            if found.up_to.is_some_and(|up_to| up_to >= sentinel.sequence) {
-                return Ok(found.messages);
-            }
-            if tokio::time::Instant::now() + BEHIND_DELAY > deadline {
-                return Err(ApiError::Timeout);
-            }
-            tokio::time::sleep(BEHIND_DELAY).await;
-        }
     }
 
     /// The last message of each subject that matches a filter with wildcards, of which there may be `subjects_max`
@@ -212,8 +178,8 @@ impl Bus {
         }
     }
 
-    /// The first message of a subject from a sequence on, asked of the stream's leader: what it does not have
-    /// is not stored. Slower than Direct Get, which may be behind.
+    /// The first message of a subject from a sequence on, asked of the stream's leader. Slower than Direct Get, which
+    /// may be further behind; one that was elected just now may be behind too ([`Self::last_by_subjects_now`]).
     pub async fn leader_next(
         &self,
         stream: &str,
@@ -221,47 +187,28 @@ impl Bus {
         from: u64,
         timeout: Duration,
     ) -> Result<Option<StoredMessage>, ApiError> {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            seq: u64,
-            next_by_subj: &'a str,
-        }
-        let body = Body {
+        let body = NextOfSubject {
             seq: from,
             next_by_subj: subject,
         };
         self.leader_get(stream, &body, timeout).await
     }
 
-    /// The message at a sequence, asked of the stream's leader.
-    pub async fn leader_message(
-        &self,
-        stream: &str,
-        sequence: u64,
-        timeout: Duration,
-    ) -> Result<Option<StoredMessage>, ApiError> {
-        let body = serde_json::json!({ "seq": sequence });
-        self.leader_get(stream, &body, timeout).await
-    }
-
-    /// The last message of a subject, asked of the stream's leader.
+    /// The last message of a subject, asked of the stream's leader. Never `>`: if the stream's last message was deleted,
+    /// the server finds none.
     pub async fn leader_last(
         &self,
         stream: &str,
         subject: &str,
         timeout: Duration,
     ) -> Result<Option<StoredMessage>, ApiError> {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            last_by_subj: &'a str,
-        }
-        let body = Body {
+        let body = LastBySubject {
             last_by_subj: subject,
         };
         self.leader_get(stream, &body, timeout).await
     }
 
-    async fn leader_get(
+    pub(crate) async fn leader_get(
         &self,
         stream: &str,
         body: &(impl Serialize + Sync),
@@ -293,7 +240,7 @@ impl Bus {
         Ok(Some((message, stored.hdrs)))
     }
 
-    async fn direct_get_many(
+    pub(crate) async fn direct_get_many(
         &self,
         stream: &str,
         body: &(impl Serialize + Sync),

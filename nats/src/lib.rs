@@ -5,6 +5,7 @@
 //! too. JetStream's words mean JetStream's things here.
 
 mod api;
+mod as_of_now;
 mod close_request;
 mod delivery;
 mod direct_get;

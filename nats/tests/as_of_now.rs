@@ -1,0 +1,249 @@
+//! What was acknowledged before a question is in its answer, whoever leads the stream meanwhile.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tidings_nats::Bus;
+use tidings_stack::{NatsCluster, NatsServer};
+
+const STREAM: &str = "INBOX_00";
+/// For a call; an election takes up to several seconds.
+const TIMEOUT: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_mins(1);
+/// People who publish, one message after the other.
+const WRITERS: usize = 32;
+/// Deaths of a leader.
+const ROUNDS: usize = 2;
+/// Answers that are looked at before and after each.
+const ANSWERS: usize = 30;
+
+async fn connect(cluster: &str) -> Bus {
+    let login = |url: &str| {
+        let (login, server) = url.strip_prefix("nats://")?.split_once('@')?;
+        let (user, password) = login.split_once(':')?;
+        Some((user.to_owned(), password.to_owned(), server.to_owned()))
+    };
+    let servers: Vec<_> = cluster
+        .split(',')
+        .map(|url| login(url).expect("a URL with a password"))
+        .collect();
+    let (user, password, _) = servers[0].clone();
+    let options = async_nats::ConnectOptions::with_user_and_password(user, password)
+        .reconnect_delay_callback(|_| Duration::from_millis(50));
+    let servers: Vec<String> = servers.into_iter().map(|(.., server)| server).collect();
+    let client = options.connect(servers).await.expect("a server answers");
+    Bus::new(client)
+}
+
+fn inbox_stream(replicas: usize) -> Value {
+    json!({
+        "name": STREAM,
+        "subjects": ["inbox.00.>"],
+        "storage": "file",
+        "num_replicas": replicas,
+        "allow_direct": true,
+    })
+}
+
+/// Asks until it is answered.
+async fn ask(bus: &Bus, subject: &str, body: &Value) -> Value {
+    let began = Instant::now();
+    loop {
+        match bus.api::<Value>(subject, body, TIMEOUT).await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{subject}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What each writer was told last.
+type Acknowledged = Arc<Mutex<BTreeMap<String, u64>>>;
+
+async fn write(bus: Bus, subject: String, acknowledged: Acknowledged, end: Arc<AtomicBool>) {
+    while !end.load(Ordering::Relaxed) {
+        let payload = Bytes::from_static(&[7; 512]);
+        if let Ok(accepted) = bus
+            .publish(subject.clone(), HeaderMap::new(), payload, TIMEOUT)
+            .await
+        {
+            acknowledged.lock().insert(subject.clone(), accepted.sequence);
+        }
+    }
+}
+
+/// Asks so often, and looks at each answer. Returns how many questions were not answered.
+async fn look(bus: &Bus, acknowledged: &Acknowledged, round: usize) -> usize {
+    let began = Instant::now();
+    let (mut answers, mut unanswered) = (0, 0);
+    while answers < ANSWERS {
+        assert!(began.elapsed() < PATIENCE, "round {round}: {answers} answers");
+        let before = acknowledged.lock().clone();
+        let subjects: Vec<String> = before.keys().cloned().collect();
+        let Ok(found) = bus.last_by_subjects_now(STREAM, &subjects, TIMEOUT).await else {
+            unanswered += 1;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        };
+        answers += 1;
+        let found: BTreeMap<String, u64> = found
+            .into_iter()
+            .map(|message| (message.subject, message.sequence))
+            .collect();
+        for (subject, sequence) in before {
+            let last = found.get(&subject).copied().unwrap_or(0);
+            assert!(
+                last >= sequence,
+                "round {round}: {subject} was acknowledged {sequence}, and {last} was its last"
+            );
+        }
+    }
+    unanswered
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_was_elected_just_now_misses_nothing() {
+    let mut cluster = NatsCluster::start_temp().await.expect("three servers start");
+    let bus = connect(&cluster.url()).await;
+    ask(&bus, &format!("STREAM.CREATE.{STREAM}"), &inbox_stream(3)).await;
+    let (acknowledged, end) = (Acknowledged::default(), Arc::new(AtomicBool::new(false)));
+    let mut writers = Vec::new();
+    for writer in 0..WRITERS {
+        let bus = connect(&cluster.url()).await;
+        let subject = format!("inbox.00.user-{writer}.first");
+        writers.push(tokio::spawn(write(
+            bus,
+            subject,
+            acknowledged.clone(),
+            end.clone(),
+        )));
+    }
+    for round in 0..ROUNDS {
+        look(&bus, &acknowledged, round).await;
+        let info = ask(&bus, &format!("STREAM.INFO.{STREAM}"), &json!({})).await;
+        let leader = info["cluster"]["leader"].as_str().expect("one leads").to_owned();
+        let mut named = cluster.nodes.iter_mut().enumerate();
+        let (_, node) = named
+            .find(|(index, _)| format!("nats-{}", index + 1) == leader)
+            .expect("it is one of them");
+        let node: &mut NatsServer = node;
+        node.kill().await;
+        let unanswered = look(&bus, &acknowledged, round).await;
+        println!("round {round}: {leader} died, {unanswered} questions went unanswered");
+        node.start().await.expect("it starts again");
+    }
+    end.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.await.expect("it ends when it is told to");
+    }
+}
+
+/// One server with a stream, and what publishes to it.
+async fn single(config: Value) -> (NatsServer, Bus) {
+    let server = NatsServer::start_temp().await.expect("a server starts");
+    let bus = connect(&server.url()).await;
+    ask(&bus, &format!("STREAM.CREATE.{STREAM}"), &config).await;
+    (server, bus)
+}
+
+async fn store(bus: &Bus, subject: &str) -> u64 {
+    let stored = bus.publish(
+        subject.to_owned(),
+        HeaderMap::new(),
+        Bytes::from_static(b"x"),
+        TIMEOUT,
+    );
+    stored.await.expect("it is stored").sequence
+}
+
+/// The last sequences of these subjects.
+async fn ends(bus: &Bus, subjects: &[&str]) -> Vec<Option<u64>> {
+    let named: Vec<String> = subjects.iter().map(ToString::to_string).collect();
+    let found = bus.last_by_subjects_now(STREAM, &named, TIMEOUT).await;
+    let found: BTreeMap<String, u64> = found
+        .expect("the stream answers")
+        .into_iter()
+        .map(|message| (message.subject, message.sequence))
+        .collect();
+    subjects
+        .iter()
+        .map(|subject| found.get(*subject).copied())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_last_hides_nothing() {
+    const ALICE: &str = "inbox.00.alice.first";
+    const BOB: &str = "inbox.00.bob.first";
+    let (_server, bus) = single(inbox_stream(1)).await;
+    assert_eq!(ends(&bus, &[ALICE, BOB]).await, [None, None]);
+    let waits = store(&bus, ALICE).await;
+    let confirmed = store(&bus, BOB).await;
+    bus.delete_message(STREAM, confirmed, TIMEOUT)
+        .await
+        .expect("it is deleted");
+    assert_eq!(ends(&bus, &[BOB]).await, [None]);
+    assert_eq!(ends(&bus, &[ALICE]).await, [Some(waits)]);
+    assert_eq!(bus.last_sequence(STREAM, TIMEOUT).await, Ok(confirmed));
+    bus.delete_message(STREAM, waits, TIMEOUT)
+        .await
+        .expect("it is deleted");
+    assert_eq!(ends(&bus, &[ALICE, BOB]).await, [None, None]);
+    assert_eq!(bus.last_sequence(STREAM, TIMEOUT).await, Ok(confirmed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_stream_is_asked_like_any() {
+    const ALICE: &str = "inbox.00.alice.first";
+    let mut config = inbox_stream(1);
+    config["max_bytes"] = json!(200);
+    config["discard"] = json!("new");
+    let (_server, bus) = single(config).await;
+    let mut last = None;
+    while let Ok(accepted) = bus
+        .publish(
+            ALICE.to_owned(),
+            HeaderMap::new(),
+            Bytes::from_static(b"x"),
+            TIMEOUT,
+        )
+        .await
+    {
+        last = Some(accepted.sequence);
+    }
+    assert!(last.is_some(), "one fits");
+    assert_eq!(ends(&bus, &[ALICE]).await, [last]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_come_up_to_a_mark_has_seen_all_before() {
+    let server = NatsServer::start_temp().await.expect("a server starts");
+    let bus = connect(&server.url()).await;
+    let bucket = json!({
+        "name": "KV_SESSIONS",
+        "subjects": ["$KV.SESSIONS.>"],
+        "storage": "file",
+        "max_msgs_per_subject": 1,
+        "allow_direct": true,
+        "deny_delete": true,
+    });
+    ask(&bus, "STREAM.CREATE.KV_SESSIONS", &bucket).await;
+    let key = store(&bus, "$KV.SESSIONS.key").await;
+    let mark = bus.mark_bucket("SESSIONS", TIMEOUT).await.expect("it is stored");
+    assert!(mark > key);
+    let last = bus
+        .last_by_subject_now("KV_SESSIONS", "$KV.SESSIONS.key", TIMEOUT)
+        .await;
+    assert_eq!(
+        last.expect("it answers").map(|message| message.sequence),
+        Some(key)
+    );
+    let info = ask(&bus, "STREAM.INFO.KV_SESSIONS", &json!({})).await;
+    assert_eq!(info["state"]["messages"], json!(2), "one mark stays");
+}
