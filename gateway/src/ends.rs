@@ -1,20 +1,17 @@
-//! Where inboxes end, asked for many at once: sessions that catch up mostly find nothing, and in a storm of reconnects
-//! each would ask JetStream four to eight things to be told so. Those of one shard that ask at the same time are answered
-//! by the same two requests.
+//! Where inboxes end as of now, asked for many at once: the answer takes a turn through the stream's log, and in a storm
+//! of reconnects, or a doubt about thousands of sessions, each would ask for one of its own. Those of one shard that ask
+//! at the same time are answered by the same few requests.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidings_nats::{ApiError, Bus, Shard, Topology, inbox_stream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 /// Subjects of one request; the server answers 1,024, and one more is asked for.
 const SUBJECTS_MAX: usize = 1_000;
-/// Rounds at once. One takes a few milliseconds; who comes meanwhile is in the next one, so that the more there is to
-/// do, the more is done at once.
-const ROUNDS_MAX: usize = 8;
-/// For each request of a round. A stream without a leader answers nothing; its inboxes are read one by one then.
+/// For a round. A stream without a leader answers nothing.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// See the module.
@@ -22,21 +19,21 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Ends {
     bus: Bus,
     shards: Vec<Line>,
-    rounds: Semaphore,
 }
 
 /// Who asks about the inboxes of a shard.
 #[derive(Debug, Default)]
 struct Line {
     waiting: Mutex<Vec<Question>>,
-    /// Whoever has it asks for all who wait.
+    /// Whoever has it asks for all who wait. A round takes a few milliseconds; who comes meanwhile is in the next one, so
+    /// that the more there is to do, the more is done at once.
     turn: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Question {
     subjects: Vec<String>,
-    answer: oneshot::Sender<u64>,
+    answer: oneshot::Sender<Vec<u64>>,
 }
 
 impl Ends {
@@ -44,13 +41,12 @@ impl Ends {
         Self {
             bus,
             shards: topology.shards().map(|_| Line::default()).collect(),
-            rounds: Semaphore::new(ROUNDS_MAX),
         }
     }
 
-    /// The last sequence that is stored on any of these subjects of a shard, as its leader had it when this was called or
-    /// later; 0 if nothing is. None if that cannot be found out.
-    pub(crate) async fn last(&self, shard: Shard, subjects: Vec<String>) -> Option<u64> {
+    /// The last sequence that each of these subjects of a shard holds, 0 if it holds nothing: whatever was acknowledged
+    /// before the call is in it. None if that cannot be found out.
+    pub(crate) async fn last(&self, shard: Shard, subjects: Vec<String>) -> Option<Vec<u64>> {
         let line = &self.shards[usize::from(shard.0)];
         let (answer, mut answered) = oneshot::channel();
         line.waiting.lock().push(Question { subjects, answer });
@@ -72,7 +68,6 @@ impl Ends {
 
     /// Asks for as many of those who wait as fit. Those who are not answered learn it by the end of their channel.
     async fn round(&self, shard: Shard, line: &Line) {
-        let _place = self.rounds.acquire().await.expect("it is never closed");
         let questions = take(&mut line.waiting.lock());
         let subjects: Vec<String> = questions
             .iter()
@@ -110,9 +105,10 @@ fn take(waiting: &mut Vec<Question>) -> Vec<Question> {
 
 fn answer(questions: Vec<Question>, last: &HashMap<String, u64>) {
     for question in questions {
-        let sequences = question.subjects.iter().filter_map(|subject| last.get(subject));
+        let subjects = question.subjects.iter();
+        let sequences = subjects.map(|subject| last.get(subject).copied().unwrap_or(0));
         // Whoever has gone needs no answer.
-        let _ = question.answer.send(sequences.max().copied().unwrap_or(0));
+        let _ = question.answer.send(sequences.collect());
     }
 }
 
@@ -120,7 +116,7 @@ fn answer(questions: Vec<Question>, last: &HashMap<String, u64>) {
 mod tests {
     use super::*;
 
-    fn question(subjects: &[&str]) -> (Question, oneshot::Receiver<u64>) {
+    fn question(subjects: &[&str]) -> (Question, oneshot::Receiver<Vec<u64>>) {
         let (answer, answered) = oneshot::channel();
         let subjects = subjects.iter().map(ToString::to_string).collect();
         (Question { subjects, answer }, answered)
@@ -143,13 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn each_is_told_the_last_of_its_own_subjects() {
+    fn each_is_told_the_last_of_each_of_its_subjects() {
         let (alice, mut for_alice) = question(&["inbox.a", "inbox.a.lost"]);
         let (bob, mut for_bob) = question(&["inbox.b"]);
         let last = [("inbox.a", 7), ("inbox.a.lost", 9), ("other", 12)];
         let last = last.map(|(subject, sequence)| (subject.to_owned(), sequence));
         answer(vec![alice, bob], &last.into());
-        assert_eq!(for_alice.try_recv(), Ok(9));
-        assert_eq!(for_bob.try_recv(), Ok(0));
+        assert_eq!(for_alice.try_recv(), Ok(vec![7, 9]));
+        assert_eq!(for_bob.try_recv(), Ok(vec![0]));
     }
 }

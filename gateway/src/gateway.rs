@@ -74,7 +74,8 @@ impl Gateway {
             deletions.await;
             Ok(())
         });
-        let doubts = doubts::run(context.bus.clone(), topology, sessions.clone(), live.doubts());
+        let ends = Arc::new(Ends::new(context.bus.clone(), topology));
+        let doubts = doubts::run(ends.clone(), topology, sessions.clone(), live.doubts());
         let stopping = context.stopping.clone();
         context.tasks.spawn_essential("doubts", async move {
             stopping.run_until_cancelled(doubts).await;
@@ -102,7 +103,7 @@ impl Gateway {
             cut_off: AtomicBool::new(false),
             admission: Admission::new(),
             durables: Semaphore::new(DURABLES_MAX),
-            ends: Arc::new(Ends::new(context.bus.clone(), topology)),
+            ends,
             readings: Arc::new(Readings::new(topology)),
         });
         gateway.watch_invalidations(context).await?;

@@ -1,5 +1,5 @@
 //! Reading an inbox: through the client's durable while catching up, by Direct Get afterwards and whenever the
-//! durable gives trouble. What is read has no hole, and "complete" is the leader's word.
+//! durable gives trouble. What is read has no hole, and "complete" is said only as of a moment after it was read.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::readings::Readings;
 
 mod found;
 
-use self::found::Found;
+use self::found::{Found, Known};
 
 /// A call about a durable that takes longer: its node is down, or busy. The inbox is read by Direct Get then.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,9 +33,10 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
 /// Entries of one request; more would let one inbox keep a server busy.
 const BATCH_MAX: usize = 256;
 
-/// How often the leader is asked what follows before a reading ends without its word that nothing does: under
-/// constant traffic it never would.
-const CONFIRMATIONS_MAX: usize = 2;
+/// How often it is read on before a reading fails: what is stored has not reached the replicas that answered.
+const READS_MAX: u32 = 5;
+/// Before the third time it is twice this, and doubles with each.
+const BEHIND_DELAY: Duration = Duration::from_millis(20);
 
 /// What a reading found.
 #[derive(Debug)]
@@ -183,15 +184,14 @@ impl InboxReader {
         tokio::spawn(async move { ensure_durable(&bus, shard, client_id, &config).await });
     }
 
-    /// Reads until there is something to tell: entries, or the leader's word that there are none. Retries until
-    /// then; the stream is the truth and will be back. Where `perhaps_nothing` is there, that is asked first, together
-    /// with others.
+    /// Reads until there is something to tell: entries, or that there are none. Retries until then; the stream is the
+    /// truth and will be back. Where `perhaps_nothing` is there, that is asked first.
     pub(crate) async fn read(&mut self, reading: Reading, perhaps_nothing: bool) -> Read {
         let backlog = self.durable.as_ref().map_or(0, |durable| durable.backlog);
         if perhaps_nothing
             && backlog == 0
             && let Some(last) = self.ends.last(self.shard, self.subjects.clone()).await
-            && last < reading.from
+            && last.iter().all(|sequence| *sequence < reading.from)
         {
             // What comes after this is read without it; it would hold a subscription as long as the connection.
             self.durable = None;
@@ -281,60 +281,75 @@ impl InboxReader {
             });
         }
         // The durable reads all subjects in stream order.
-        let mut read = self.confirm_end(Found::new(last, self.subjects.len())).await?;
+        let mut read = self
+            .read_on(Found::new(last, self.subjects.len()), reading)
+            .await?;
         entries.append(&mut read.entries);
         read.through = read.through.max(last);
         Ok(Read { entries, ..read })
     }
 
-    /// Reads the subjects of entries and merges by sequence; marks are left to [`Self::confirm_end`], since there are
-    /// few.
+    /// Reads the subjects of entries; marks are read only when something is there, since there are few.
     async fn read_direct(&self, reading: Reading) -> Result<Read, ApiError> {
-        let batch = reading.count.min(BATCH_MAX) as u32;
-        let bytes = reading.bytes as u32;
-        let reads = self.subjects.iter().map(|subject| async move {
-            if is_mark(subject) {
-                return Ok((Vec::new(), false));
-            }
-            self.bus
-                .next_by_subject(&self.stream, subject, reading.from, batch, bytes, READ_TIMEOUT)
-                .await
-        });
-        let reads = futures::future::try_join_all(reads).await?;
         let mut found = Found::new(reading.from - 1, self.subjects.len());
-        for (index, (messages, more)) in reads.into_iter().enumerate() {
-            let messages = messages.into_iter().map(|message| (message.sequence, message));
-            found.add(index, messages, more);
-        }
-        self.confirm_end(found).await
+        let subjects: Vec<usize> = (0..self.subjects.len())
+            .filter(|subject| !is_mark(&self.subjects[*subject]))
+            .collect();
+        self.read_subjects(&mut found, &subjects, reading).await?;
+        self.read_on(found, reading).await
     }
 
-    /// Whoever answered may have been behind, and each subject was read at another moment: the leader says what
-    /// follows in each. Only if nothing does, everything is read.
-    async fn confirm_end(&self, mut found: Found<StoredMessage>) -> Result<Read, ApiError> {
-        for _ in 0..CONFIRMATIONS_MAX {
-            let asked = found.questions().map(|(index, from)| async move {
-                let next = self
-                    .bus
-                    .leader_next(&self.stream, &self.subjects[index], from, READ_TIMEOUT);
-                Ok(next.await?.map(|message| (index, message.sequence, message)))
-            });
-            let next = futures::future::try_join_all(asked).await?;
-            if found.answers(next.into_iter().flatten().collect()) {
-                break;
+    /// Whoever answered may have been behind, and each subject was read at another moment: where they end is asked, and
+    /// those that hold back all others are read on, until there is something to tell.
+    async fn read_on(&self, mut found: Found<StoredMessage>, reading: Reading) -> Result<Read, ApiError> {
+        for attempt in 0..READS_MAX {
+            let ends = self.ends.last(self.shard, self.subjects.clone()).await;
+            match found.known(&ends.ok_or(ApiError::Timeout)?) {
+                Known::Everything => return Ok(self.told(&found.finish(u64::MAX), true)),
+                Known::UpTo(sequence) => return Ok(self.told(&found.finish(sequence), false)),
+                Known::Nothing { held_back_by } => {
+                    if attempt > 0 {
+                        tokio::time::sleep(BEHIND_DELAY * 2_u32.pow(attempt)).await;
+                    }
+                    self.read_subjects(&mut found, &held_back_by, reading).await?;
+                }
             }
         }
-        let (messages, complete) = found.finish();
+        Err(ApiError::Timeout)
+    }
+
+    async fn read_subjects(
+        &self,
+        found: &mut Found<StoredMessage>,
+        subjects: &[usize],
+        reading: Reading,
+    ) -> Result<(), ApiError> {
+        let batch = reading.count.min(BATCH_MAX) as u32;
+        let bytes = reading.bytes as u32;
+        let reads = subjects.iter().map(|subject| {
+            let (name, from) = (&self.subjects[*subject], found.next_of(*subject));
+            self.bus
+                .next_by_subject(&self.stream, name, from, batch, bytes, READ_TIMEOUT)
+        });
+        let reads = futures::future::try_join_all(reads).await?;
+        for (subject, (messages, _)) in subjects.iter().zip(reads) {
+            let messages = messages.into_iter().map(|message| (message.sequence, message));
+            found.add(*subject, messages);
+        }
+        Ok(())
+    }
+
+    fn told(&self, messages: &[(u64, StoredMessage)], complete: bool) -> Read {
         let through = messages.last().map_or(0, |(sequence, _)| *sequence);
         let entries = messages
             .iter()
             .filter_map(|(sequence, message)| self.stored(*sequence, &message.subject, &message.payload))
             .collect();
-        Ok(Read {
+        Read {
             entries,
             through,
             complete,
-        })
+        }
     }
 
     /// An entry that cannot be read is skipped, told and kept: a newer gateway may read it.

@@ -1,21 +1,27 @@
 //! What a reading of several subjects has found, and up to where nothing is missing from it. Pure: each subject is
-//! read at another moment, by whichever replica, while entries are stored; then the stream's leader is asked what follows.
+//! read at another moment, by whichever replica, while entries are stored; then it is asked where they end.
 
 /// See the module. `M` is a message.
 #[derive(Debug)]
 pub(super) struct Found<M> {
     /// By sequence, in no order.
     messages: Vec<(u64, M)>,
-    /// Up to where each subject was read.
+    /// Up to where each subject was read: what comes before was found.
     read: Vec<u64>,
-    /// Whether each subject was read to what seemed to be its end.
-    open: Vec<bool>,
-    /// Beyond this, a subject that was not read to its end may hold something.
-    bound: u64,
-    /// Up to here nothing is missing.
-    verified: u64,
-    /// The leader says that nothing follows where subjects were read to their end.
-    ended: bool,
+}
+
+/// What is known to be found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// All that was stored when it was asked where the subjects end.
+    Everything,
+    /// All up to this sequence, which is some.
+    UpTo(u64),
+    /// None of what was found can be told.
+    Nothing {
+        /// These subjects have something before it.
+        held_back_by: Vec<usize>,
+    },
 }
 
 impl<M> Found<M> {
@@ -24,56 +30,49 @@ impl<M> Found<M> {
         Self {
             messages: Vec::new(),
             read: vec![read_up_to; subjects],
-            open: vec![true; subjects],
-            bound: u64::MAX,
-            verified: read_up_to,
-            ended: false,
         }
     }
 
-    /// What follows in a subject, without a hole, and whether there is more.
-    pub(super) fn add(&mut self, subject: usize, messages: impl IntoIterator<Item = (u64, M)>, more: bool) {
-        let before = self.messages.len();
-        self.messages.extend(messages);
-        if let Some((last, _)) = self.messages[before..].last() {
-            self.read[subject] = *last;
-            if more {
-                self.open[subject] = false;
-                self.bound = self.bound.min(*last);
-            }
+    /// From which sequence on a subject is to be read.
+    pub(super) fn next_of(&self, subject: usize) -> u64 {
+        self.read[subject] + 1
+    }
+
+    /// What follows in a subject, without a hole.
+    pub(super) fn add(&mut self, subject: usize, messages: impl IntoIterator<Item = (u64, M)>) {
+        for (sequence, message) in messages {
+            self.read[subject] = sequence;
+            self.messages.push((sequence, message));
         }
     }
 
-    /// What the leader must be asked: from which sequence on, in which subjects.
-    pub(super) fn questions(&self) -> impl Iterator<Item = (usize, u64)> {
-        let subjects = self.read.iter().zip(&self.open).enumerate();
-        subjects
-            .filter(|(_, (_, open))| **open)
-            .map(|(subject, (read, _))| (subject, read + 1))
+    /// What is known, given the last sequence that each subject holds, as of one moment after all that was found was
+    /// read.
+    ///
+    /// A subject that was read to its end holds nothing else up to whatever was found: that was stored before the
+    /// moment, and what is stored later comes behind it.
+    pub(super) fn known(&self, ends: &[u64]) -> Known {
+        let open = || {
+            let subjects = self.read.iter().zip(ends).enumerate();
+            subjects.filter(|(_, (read, end))| read < end)
+        };
+        let Some(up_to) = open().map(|(_, (read, _))| *read).min() else {
+            return Known::Everything;
+        };
+        if self.messages.iter().any(|(sequence, _)| *sequence <= up_to) {
+            return Known::UpTo(up_to);
+        }
+        let first = open().filter(|(_, (read, _))| **read == up_to);
+        Known::Nothing {
+            held_back_by: first.map(|(subject, _)| subject).collect(),
+        }
     }
 
-    /// What the leader answered to all of them, after everything before was found. True if nothing follows.
-    pub(super) fn answers(&mut self, next: Vec<(usize, u64, M)>) -> bool {
-        // Whatever was found was stored before the leader was asked, and so was everything before it: up to the last
-        // of it, only what the leader has now named can be missing, or follow what it has named.
-        let last = self.messages.iter().map(|(sequence, _)| *sequence).max();
-        self.verified = last.unwrap_or(self.verified);
-        self.ended = next.is_empty();
-        if let Some(first) = next.iter().map(|(_, sequence, _)| *sequence).min() {
-            self.verified = self.verified.min(first);
-        }
-        for (subject, sequence, message) in next {
-            self.add(subject, [(sequence, message)], false);
-        }
-        self.ended
-    }
-
-    /// What was found up to where nothing is missing, in order, and whether that is everything.
-    pub(super) fn finish(mut self) -> (Vec<(u64, M)>, bool) {
-        let up_to = self.verified.min(self.bound);
+    /// What was found up to a sequence, in order.
+    pub(super) fn finish(mut self, up_to: u64) -> Vec<(u64, M)> {
         self.messages.retain(|(sequence, _)| *sequence <= up_to);
         self.messages.sort_by_key(|(sequence, _)| *sequence);
-        (self.messages, self.ended && self.bound == u64::MAX)
+        self.messages
     }
 }
 
@@ -85,25 +84,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_stored_behind_ones_back_is_found_by_the_leader() {
+    fn what_was_stored_behind_ones_back_is_read() {
         let mut found = Found::new(90, 2);
         // The first subject was read, then 95 was stored there, then 100 in the second one, which was read then.
-        found.add(0, [], false);
-        found.add(1, [(100, ())], false);
-        assert_eq!(found.questions().collect::<Vec<_>>(), [(0, 91), (1, 101)]);
-        assert!(!found.answers(vec![(0, 95, ())]));
-        assert!(found.answers(vec![]));
-        assert_eq!(found.finish(), (vec![(95, ()), (100, ())], true));
+        found.add(1, [(100, ())]);
+        assert_eq!(
+            found.known(&[95, 100]),
+            Known::Nothing {
+                held_back_by: vec![0]
+            }
+        );
+        assert_eq!(found.next_of(0), 91);
+        found.add(0, [(95, ())]);
+        assert_eq!(found.known(&[95, 100]), Known::Everything);
+        assert_eq!(found.finish(u64::MAX), [(95, ()), (100, ())]);
     }
 
     #[test]
     fn beyond_a_subject_that_has_more_nothing_is_told() {
         let mut found = Found::new(0, 2);
-        found.add(0, [(1, ()), (5, ())], true);
-        found.add(1, [(3, ()), (9, ())], false);
-        assert_eq!(found.questions().collect::<Vec<_>>(), [(1, 10)]);
-        assert!(found.answers(vec![]));
-        assert_eq!(found.finish(), (vec![(1, ()), (3, ()), (5, ())], false));
+        found.add(0, [(1, ()), (5, ())]);
+        found.add(1, [(3, ()), (9, ())]);
+        assert_eq!(found.known(&[7, 9]), Known::UpTo(5));
+        assert_eq!(found.finish(5), [(1, ()), (3, ()), (5, ())]);
+    }
+
+    #[test]
+    fn what_was_confirmed_meanwhile_is_missed_by_nobody() {
+        let mut found = Found::new(4, 2);
+        assert_eq!(found.known(&[0, 4]), Known::Everything);
+        found.add(0, [(6, ())]);
+        assert_eq!(found.known(&[0, 0]), Known::Everything);
     }
 
     /// A stream with subjects, in which entries are stored while it is read.
@@ -124,7 +135,7 @@ mod tests {
             }
         }
 
-        fn of(&self, subject: usize, from: u64) -> impl Iterator<Item = u64> {
+        fn of(&self, subject: usize, from: u64) -> impl DoubleEndedIterator<Item = u64> {
             let stored = self.stored.iter();
             stored
                 .filter(move |(sequence, of)| *of == subject && *sequence >= from)
@@ -132,43 +143,41 @@ mod tests {
         }
 
         /// A replica that may be behind answers so many messages at most.
-        fn direct(&mut self, subject: usize, from: u64, batch: usize) -> (Vec<(u64, ())>, bool) {
+        fn direct(&mut self, subject: usize, from: u64, batch: usize) -> Vec<(u64, ())> {
             let behind = self.rng.random_range(0..4);
             let known = self.last.saturating_sub(behind);
-            let all: Vec<u64> = self
-                .of(subject, from)
-                .filter(|sequence| *sequence <= known)
-                .collect();
-            let read = all.iter().take(batch).map(|sequence| (*sequence, ())).collect();
-            (read, all.len() > batch)
+            let all = self.of(subject, from).filter(|sequence| *sequence <= known);
+            all.take(batch).map(|sequence| (sequence, ())).collect()
+        }
+
+        fn ends(&self) -> Vec<u64> {
+            let last = |subject| self.of(subject, 0).next_back().unwrap_or(0);
+            (0..self.subjects).map(last).collect()
         }
     }
 
     /// As the reader does it; returns what was read and whether that was everything.
-    fn read(stream: &mut Stream, from: u64, rounds: usize) -> (Vec<u64>, bool) {
+    fn read(stream: &mut Stream, from: u64) -> (Vec<u64>, bool) {
         let mut found = Found::new(from - 1, stream.subjects);
-        for subject in 0..stream.subjects {
-            let batch = stream.rng.random_range(1..6);
-            let (messages, more) = stream.direct(subject, from, batch);
-            found.add(subject, messages, more);
-            stream.store_some();
-        }
-        for _ in 0..rounds {
-            let mut next = Vec::new();
-            for (subject, from) in found.questions().collect::<Vec<_>>() {
-                let first = stream.of(subject, from).next();
-                next.extend(first.map(|sequence| (subject, sequence, ())));
+        let mut subjects: Vec<usize> = (0..stream.subjects).collect();
+        loop {
+            for subject in subjects {
+                let batch = stream.rng.random_range(1..6);
+                let messages = stream.direct(subject, found.next_of(subject), batch);
+                found.add(subject, messages);
                 stream.store_some();
             }
-            if found.answers(next) {
-                break;
-            }
+            let (up_to, complete) = match found.known(&stream.ends()) {
+                Known::Everything => (u64::MAX, true),
+                Known::UpTo(sequence) => (sequence, false),
+                Known::Nothing { held_back_by } => {
+                    subjects = held_back_by;
+                    continue;
+                }
+            };
+            let messages = found.finish(up_to).into_iter();
+            return (messages.map(|(sequence, ())| sequence).collect(), complete);
         }
-        let (messages, complete) = found.finish();
-        (
-            messages.into_iter().map(|(sequence, ())| sequence).collect(),
-            complete,
-        )
     }
 
     #[test]
@@ -184,7 +193,7 @@ mod tests {
             for _ in 0..8 {
                 stream.store_some();
                 let before = stream.last;
-                let (read, complete) = read(&mut stream, from, 2);
+                let (read, complete) = read(&mut stream, from);
                 let up_to = read.last().copied().unwrap_or(from - 1);
                 let stored = stream.stored.iter().map(|(sequence, _)| *sequence);
                 let expected: Vec<u64> = stored

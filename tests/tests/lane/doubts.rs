@@ -81,7 +81,7 @@ async fn measure(count: usize) {
     }
     let (readings, checks) = (last.0 - readings, last.1 - checks);
     let before = count as u64 * REQUESTS_A_READING;
-    let now = readings * REQUESTS_A_READING + checks * 2;
+    let now = readings * REQUESTS_A_READING + checks * 4;
     eprintln!(
         "{count} idle sessions: {readings} readings and {checks} checks, {now} requests; if each read: {before} for each doubt"
     );
@@ -103,6 +103,6 @@ async fn measure(count: usize) {
 async fn counts(admin: &str) -> (u64, u64) {
     (
         counter(admin, "tidings_inbox_readings_total").await,
-        counter(admin, "tidings_doubt_checks_total").await,
+        counter(admin, "tidings_end_checks_total").await,
     )
 }
