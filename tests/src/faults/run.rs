@@ -79,7 +79,7 @@ pub async fn run_faults(options: &RunOptions) -> anyhow::Result<Outcome> {
         if let Err(error) = until_chats_are_empty(&rig).await {
             surprises.push(format!("{error:#}"));
         }
-        let stored = rig.store().inboxes().held(&report.users).await;
+        let stored = rig.store().inboxes().left(&report.users, &report.clients).await;
         anyhow::Ok((report, stored, surprises))
     };
     let (report, stored, mut surprises) = tokio::select! {
