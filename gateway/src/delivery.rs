@@ -14,6 +14,16 @@ pub(crate) enum Body {
     Lost(Arc<Lost>),
 }
 
+impl Body {
+    /// The sequence in CHATS of the event, if it is one.
+    pub(crate) fn event(&self) -> Option<u64> {
+        match self {
+            Self::Entry(entry) => Some(entry.seq),
+            Self::Lost(_) => None,
+        }
+    }
+}
+
 /// The frame with the delivery's number, for this reader.
 pub(crate) fn frame(body: &Body, delivery: u64, reader: &UserId) -> ServerFrame {
     match body {

@@ -363,6 +363,7 @@ impl InboxReader {
             Ok(body) => Some(Stored {
                 sequence,
                 bytes: payload.len(),
+                event: body.event(),
                 body,
             }),
             Err(error) => {

@@ -6,10 +6,12 @@
 //! reading moves the floor, never a live delivery.
 
 mod interface;
+mod shown;
 
 use std::collections::BTreeSet;
 
 pub(crate) use self::interface::{Action, Input, Reading, Stored};
+use self::shown::Shown;
 use crate::window::Window;
 
 /// Live deliveries above the floor that are remembered. Beyond, one reading moves the floor past them; 512 make
@@ -48,6 +50,8 @@ pub(crate) struct InboxSession<B> {
     /// Delivered on this session and above the floor, confirmed or not.
     above: BTreeSet<u64>,
     window: Window,
+    /// Events that were delivered on this session.
+    shown: Shown,
     reading: Option<UnderWay>,
     /// Something may be stored that was not delivered: a reading must begin after this.
     doubt: bool,
@@ -64,6 +68,7 @@ impl<B> InboxSession<B> {
             known: 0,
             above: BTreeSet::new(),
             window: Window::new(),
+            shown: Shown::new(),
             reading: None,
             doubt: false,
             fence_passed: false,
@@ -139,7 +144,7 @@ impl<B> InboxSession<B> {
     }
 
     fn deliver_live(&mut self, stored: Stored<B>, actions: &mut Vec<Action<B>>) {
-        if !self.window.has_room(stored.bytes) {
+        if !self.fits(&stored) {
             self.doubt();
             return;
         }
@@ -150,8 +155,26 @@ impl<B> InboxSession<B> {
         }
     }
 
+    fn fits(&self, stored: &Stored<B>) -> bool {
+        self.is_shown(stored) || self.window.has_room(stored.bytes)
+    }
+
+    fn is_shown(&self, stored: &Stored<B>) -> bool {
+        stored.event.is_some_and(|event| self.shown.contains(event))
+    }
+
+    /// What was shown by another entry is not shown again: that one is stored until it is confirmed.
     fn deliver(&mut self, stored: Stored<B>, actions: &mut Vec<Action<B>>) {
         self.known = self.known.max(stored.sequence);
+        if self.is_shown(&stored) {
+            actions.push(Action::Delete {
+                sequence: stored.sequence,
+            });
+            return;
+        }
+        if let Some(event) = stored.event {
+            self.shown.insert(event);
+        }
         let delivery = self.window.push(stored.sequence, stored.bytes);
         actions.push(Action::Deliver {
             delivery,
@@ -169,7 +192,7 @@ impl<B> InboxSession<B> {
             if self.above.contains(&stored.sequence) {
                 self.floor = stored.sequence;
             } else {
-                if !self.window.has_room(stored.bytes) {
+                if !self.fits(&stored) {
                     fits = false;
                     break;
                 }

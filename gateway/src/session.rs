@@ -304,6 +304,7 @@ impl Session {
                 } => Input::Notice(Stored {
                     sequence,
                     bytes,
+                    event: Some(entry.seq),
                     body: Body::Entry(entry),
                 }),
             };

@@ -343,6 +343,7 @@ pub(super) fn stored(sequence: u64, bytes: usize) -> Stored<u64> {
     Stored {
         sequence,
         bytes,
+        event: None,
         body: sequence,
     }
 }

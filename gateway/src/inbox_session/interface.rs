@@ -9,7 +9,7 @@ pub(crate) enum Input<B> {
     Notice(Stored<B>),
     /// The reading that was asked for has ended. `entries` are in stream order, without holes from its `from` on
     /// but for those that this version cannot read. `complete` says that nothing was stored behind `through`,
-    /// according to the stream's leader.
+    /// as of a moment after it was read.
     Read {
         /// What was read.
         entries: Vec<Stored<B>>,
@@ -38,6 +38,8 @@ pub(crate) struct Stored<B> {
     pub(crate) sequence: u64,
     /// Its size, for the window.
     pub(crate) bytes: usize,
+    /// The sequence in CHATS of the event that it holds; None for a mark.
+    pub(crate) event: Option<u64>,
     /// The rest of it.
     pub(crate) body: B,
 }
@@ -52,7 +54,7 @@ pub(crate) enum Action<B> {
         /// What.
         body: B,
     },
-    /// Delete an entry: it is confirmed.
+    /// Delete an entry: it is confirmed, or its event was shown on this connection by another entry.
     Delete {
         /// Its stream sequence.
         sequence: u64,

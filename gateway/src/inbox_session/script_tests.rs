@@ -6,6 +6,7 @@ fn stored(sequence: u64) -> Stored<u64> {
     Stored {
         sequence,
         bytes: 10,
+        event: None,
         body: sequence,
     }
 }
@@ -243,6 +244,7 @@ fn a_full_window_is_read_for_once_half_of_it_is_free() {
     let large = Stored {
         sequence: 258,
         bytes: 262_144,
+        event: None,
         body: 258,
     };
     let mut entries: Vec<_> = (129..=257).map(stored).collect();
@@ -267,4 +269,46 @@ fn nobody_is_caught_up_while_there_is_doubt() {
     assert_eq!(run(&mut session, read_of(&[], true)), [reading(1)]);
     assert_eq!(run(&mut session, read_of(&[], false)), [reading(1)]);
     assert_eq!(run(&mut session, read_of(&[], true)), [Action::CaughtUp]);
+}
+
+#[test]
+fn what_was_shown_by_another_entry_is_deleted() {
+    let of_event = |sequence, event| Stored {
+        event: Some(event),
+        ..stored(sequence)
+    };
+    let mut session = live();
+    let shown = run(&mut session, Input::Notice(of_event(5, 40)));
+    assert_eq!(shown, [Action::Deliver { delivery: 1, body: 5 }]);
+    let deleted = |sequence| [Action::Delete { sequence }];
+    assert_eq!(run(&mut session, Input::Notice(of_event(6, 40))), deleted(6));
+    run(&mut session, Input::Received(1));
+    assert_eq!(run(&mut session, Input::Notice(of_event(7, 40))), deleted(7));
+    run(&mut session, Input::Doubt);
+    let read = Input::Read {
+        entries: vec![of_event(8, 40), of_event(9, 41)],
+        through: 9,
+        complete: true,
+    };
+    let expected = [
+        Action::Delete { sequence: 8 },
+        Action::Deliver { delivery: 2, body: 9 },
+    ];
+    assert_eq!(run(&mut session, read), expected);
+}
+
+#[test]
+fn what_was_shown_needs_no_room() {
+    let of_event = |sequence, event| Stored {
+        event: Some(event),
+        ..stored(sequence)
+    };
+    let mut session = live();
+    run(&mut session, Input::Notice(of_event(1, 1)));
+    for sequence in 2..=256 {
+        run(&mut session, notice(sequence));
+    }
+    assert!(session.is_full());
+    let deleted = [Action::Delete { sequence: 257 }];
+    assert_eq!(run(&mut session, Input::Notice(of_event(257, 1))), deleted);
 }
