@@ -27,6 +27,12 @@ fn client_quota() -> Quota {
     Quota::per_second(number(5)).allow_burst(number(60))
 }
 
+/// All other requests of a client but pings: 60 at once, then 10 a second. Each may cost Postgres a question; a
+/// client that has just come back asks for its chats page by page, of which there are a few.
+fn question_quota() -> Quota {
+    Quota::per_second(number(10)).allow_burst(number(60))
+}
+
 /// A chat: 100 at once, then 20 a second.
 fn chat_quota() -> Quota {
     Quota::per_second(number(20)).allow_burst(number(100))
@@ -53,8 +59,36 @@ pub(crate) struct RateLimits {
     unauthenticated_max: u32,
 }
 
-/// The bucket of one client, kept by its connection.
-pub(crate) type ClientLimit = Option<DefaultDirectRateLimiter>;
+/// The buckets of one client, kept by its connection; none where rates are not limited.
+#[derive(Debug)]
+pub(crate) struct ClientLimits(Option<Buckets>);
+
+#[derive(Debug)]
+struct Buckets {
+    messages: DefaultDirectRateLimiter,
+    questions: DefaultDirectRateLimiter,
+}
+
+impl ClientLimits {
+    /// One more message.
+    pub(crate) fn check_message(&self) -> Result<(), Error> {
+        let bucket = self.0.as_ref().map(|buckets| &buckets.messages);
+        check_direct(bucket, "this client's messages")
+    }
+
+    /// One more request that is neither a message nor a ping.
+    pub(crate) fn check_question(&self) -> Result<(), Error> {
+        let bucket = self.0.as_ref().map(|buckets| &buckets.questions);
+        check_direct(bucket, "this client's requests")
+    }
+}
+
+fn check_direct(bucket: Option<&DefaultDirectRateLimiter>, what: &str) -> Result<(), Error> {
+    let Some(bucket) = bucket else { return Ok(()) };
+    bucket
+        .check()
+        .map_err(|until| limited(what, until.wait_time_from(DefaultClock::default().now())))
+}
 
 impl RateLimits {
     pub(crate) fn new(switch: Switch, unauthenticated_max: u32) -> Self {
@@ -68,20 +102,12 @@ impl RateLimits {
         }
     }
 
-    /// A new client's bucket.
-    pub(crate) fn client(&self) -> ClientLimit {
-        self.on.then(|| RateLimiter::direct(client_quota()))
-    }
-
-    /// One more message of a client.
-    pub(crate) fn check_client(limit: &ClientLimit) -> Result<(), Error> {
-        let Some(limit) = limit else { return Ok(()) };
-        limit.check().map_err(|until| {
-            limited(
-                "this client's messages",
-                until.wait_time_from(DefaultClock::default().now()),
-            )
-        })
+    /// A new client's buckets.
+    pub(crate) fn client(&self) -> ClientLimits {
+        ClientLimits(self.on.then(|| Buckets {
+            messages: RateLimiter::direct(client_quota()),
+            questions: RateLimiter::direct(question_quota()),
+        }))
     }
 
     /// One more message to a chat.
@@ -176,9 +202,9 @@ mod tests {
         let limits = RateLimits::new(Switch::On, 2);
         let client = limits.client();
         for _ in 0..60 {
-            RateLimits::check_client(&client).expect("60 at once");
+            client.check_message().expect("60 at once");
         }
-        let error = RateLimits::check_client(&client).expect_err("the 61st is too many");
+        let error = client.check_message().expect_err("the 61st is too many");
         assert_eq!(error.code, ErrorCode::RateLimited);
         assert!(error.retryable);
         assert!(
@@ -190,7 +216,8 @@ mod tests {
     #[test]
     fn off_is_off() {
         let limits = Arc::new(RateLimits::new(Switch::Off, 0));
-        assert!(limits.client().is_none());
+        let client = limits.client();
+        assert!((0..1_000).all(|_| client.check_message().is_ok() && client.check_question().is_ok()));
         let chat_id = ChatId(uuid::Uuid::from_u128(1));
         assert!((0..1_000).all(|_| limits.check_chat(chat_id).is_ok()));
         assert!(limits.unauthenticated(IpAddr::from([127, 0, 0, 1])).is_some());
@@ -220,6 +247,9 @@ mod tests {
         assert!((60..1_000).contains(&passed(&|| limits.failed_hello(address))));
         let other = IpAddr::from([127, 0, 0, 2]);
         assert!(limits.failed_hello(other).is_ok());
+        let client = limits.client();
+        assert!((60..1_000).contains(&passed(&|| client.check_question())));
+        assert!((60..1_000).contains(&passed(&|| client.check_message())));
     }
 
     #[test]

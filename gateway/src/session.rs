@@ -25,7 +25,7 @@ use crate::hello::{Opened, RETRY_AFTER_MS_MAX};
 use crate::inbox_reader::{InboxReader, Read};
 use crate::inbox_session::{Action, InboxSession, Input, Stored};
 use crate::mailbox::{Ending, Mail};
-use crate::rate_limits::{ClientLimit, RateLimits};
+use crate::rate_limits::ClientLimits;
 use crate::seat::Seat;
 use crate::sessions::SessionHandle;
 use crate::take_over;
@@ -112,7 +112,7 @@ struct Session {
     queued_count: usize,
     /// Requests under way that are no messages.
     questions: usize,
-    client_limit: ClientLimit,
+    limits: ClientLimits,
     heard_at: Instant,
     pinged: bool,
     expiry_told: bool,
@@ -137,7 +137,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
     }
     let now = Instant::now();
     let mut session = Session {
-        client_limit: gateway.rate_limits.client(),
+        limits: gateway.rate_limits.client(),
         gateway: gateway.clone(),
         handle: handle.clone(),
         wire,
@@ -383,6 +383,11 @@ impl Session {
                 self.reply(Reply::failure(Some(hello.id), error));
             }
             frame => {
+                if !matches!(frame, ClientFrame::Ping(_))
+                    && let Err(error) = self.limits.check_question()
+                {
+                    return self.reply(Reply::failure(frame.id(), error));
+                }
                 let request = request(self.gateway.clone(), self.handle.clone(), frame);
                 self.questions += 1;
                 self.requests.push(Box::pin(request));
@@ -392,7 +397,7 @@ impl Session {
 
     /// Sends a message once the one before it in the same chat is answered.
     fn send(&mut self, request: SendMessage) {
-        if let Err(error) = RateLimits::check_client(&self.client_limit) {
+        if let Err(error) = self.limits.check_message() {
             return self.reply(Reply::failure(Some(request.id), error));
         }
         if let Some(queue) = self.queued.get_mut(&request.chat_id) {

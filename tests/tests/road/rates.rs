@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings_protocol::{Codec, ErrorCode, MessageId, SendMessage};
+use tidings_protocol::{Codec, ErrorCode, ListClients, MessageId, Ping, SendMessage};
 use tidings_tests::{Device, Identity, System};
 use uuid::Uuid;
 
@@ -57,4 +57,34 @@ async fn sixty_messages_at_once_are_enough() {
     for expected in accepted {
         assert_eq!(bob.message().await.message, expected);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_questions_at_once_are_enough() {
+    let system = System::shared().await;
+    let gateway = system.extra_gateway(&[("TIDINGS_RATE_LIMITS", "on")]).await;
+    let alice = Identity::fresh("alice");
+    let token = alice.token(&system.secret());
+    let mut alice = Device::at(&gateway.ws, &alice, &token, Codec::Json).await;
+    // Eight are worked on at a time, each a question to Postgres: a machine that takes 100 ms for one refills one.
+    let mut ids = Vec::new();
+    for _ in 0..300 {
+        let id = alice.id();
+        alice.send(ListClients { id }).await;
+        ids.push(id);
+    }
+    let mut refused = 0;
+    for (number, id) in ids.into_iter().enumerate() {
+        if let Err(error) = alice.reply(id).await {
+            assert!(number >= 60, "the {number}th was refused");
+            assert_eq!((error.code, error.retryable), (ErrorCode::RateLimited, true));
+            let wait = error.retry_after_ms.expect("when to come back");
+            assert!((1..=150).contains(&wait), "{wait}");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0, "nothing was refused");
+    let id = alice.id();
+    alice.send(Ping { id }).await;
+    alice.reply(id).await.expect("pings are not counted");
 }
