@@ -53,7 +53,7 @@ struct Args {
     #[arg(long, default_value_t = 20.0, value_name = "N")]
     sends: f64,
 
-    /// Histories, logs, data and report.json go here. [default: a new folder for temporary files]
+    /// Histories, logs, data and report.json go here, where nothing may be yet. [default: a new folder for temporary files]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -62,9 +63,10 @@ pub struct Outcome {
     pub surprises: Vec<String>,
 }
 
-/// Runs it, and leaves histories, logs and `report.json` in its folder.
+/// Runs it, and leaves histories, logs and `report.json` in its folder. Nothing may be there yet.
 pub async fn run_faults(options: &RunOptions) -> anyhow::Result<Outcome> {
     let dir = &options.rig.dir;
+    check_dir(dir)?;
     let recorder = Recorder::to_dir(dir).with_context(|| format!("cannot write to {}", dir.display()))?;
     let rig = Rig::start(&options.rig, recorder.clone()).await?;
     let work = async {
@@ -99,6 +101,25 @@ pub async fn run_faults(options: &RunOptions) -> anyhow::Result<Outcome> {
     let report = serde_json::to_vec_pretty(&outcome.json(options.seed))?;
     std::fs::write(dir.join("report.json"), report)?;
     Ok(outcome)
+}
+
+/// Says why a run cannot be made in this folder: what an earlier one left there can be judged again, and its databases
+/// have passwords that nobody knows any more.
+fn check_dir(dir: &Path) -> anyhow::Result<()> {
+    let mut entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(|| format!("cannot look into {}", dir.display()))?,
+    };
+    if Run::is_in(dir) {
+        bail!(
+            "{0} holds an earlier run: judge it again with `--judge {0}`, or take another folder, or remove this one",
+            dir.display()
+        );
+    }
+    if entries.next().is_some() {
+        bail!("{} is not empty: take another folder", dir.display());
+    }
+    Ok(())
 }
 
 /// Judges a run again that [`run_faults`] left in a folder.
@@ -252,4 +273,34 @@ fn class(fault: &str) -> String {
 /// A folder of a run that was given none.
 pub fn default_dir(seed: u64) -> PathBuf {
     std::env::temp_dir().join(format!("tidings-faults-{seed}-{}", std::process::id()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_earlier_run_is_not_written_over() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let dir = parent.path().join("run");
+        check_dir(&dir).expect("there is nothing yet");
+        std::fs::create_dir(&dir).expect("its parent is there");
+        check_dir(&dir).expect("it is empty");
+
+        let recorder = Recorder::to_dir(&dir).expect("it can be written");
+        recorder.happened(Happening::note("that was it"));
+        recorder.finish().expect("the disk has room");
+        let refused = check_dir(&dir).expect_err("a run is there").to_string();
+        assert!(
+            refused.contains("holds an earlier run")
+                && refused.contains(&format!("--judge {}", dir.display())),
+            "{refused}"
+        );
+        let again = judge_again(&dir).expect("it can still be judged");
+        assert!(again.is_clean(), "{again}");
+
+        let other = parent.path();
+        let refused = check_dir(other).expect_err("something is there").to_string();
+        assert!(refused.contains("is not empty"), "{refused}");
+    }
 }

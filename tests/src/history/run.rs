@@ -70,6 +70,11 @@ pub enum ReadRunError {
 }
 
 impl Run {
+    /// Whether the history of a run lies in this folder, finished or not.
+    pub fn is_in(dir: &Path) -> bool {
+        dir.join(HISTORY).exists()
+    }
+
     /// Reads what a [`super::Recorder`] wrote into a folder, and what [`Self::write_stored`] did.
     pub fn read(dir: &Path) -> Result<Self, ReadRunError> {
         let mut reader = json_lines::Reader::default();
