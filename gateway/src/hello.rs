@@ -28,7 +28,7 @@ use crate::unavailable::{self, database_error, unavailable};
 use crate::wire::{Incoming, Wire};
 
 /// For the first hello.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// For another one with `replace`: somebody has to choose.
 const REPLACE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Clients of a gateway that restarts come back within so long, spread.

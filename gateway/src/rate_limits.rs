@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tidings_protocol::{ChatId, Error, ErrorCode, UserId};
 
 use crate::config::Switch;
+use crate::hello::HELLO_TIMEOUT;
 
 /// How often buckets that are full again are forgotten.
 pub(crate) const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
@@ -129,15 +130,17 @@ impl RateLimits {
         self.check(&self.failed_hellos, &address, "failed hellos from this address")
     }
 
-    /// A connection that has not said hello; None if there are too many from this address.
-    pub(crate) fn unauthenticated(self: &Arc<Self>, address: IpAddr) -> Option<Unauthenticated> {
+    /// A connection that has not said hello, unless there are too many from this address. Whoever is refused is told to
+    /// come back at a moment of its own, while those who are here say hello or are closed for not having said it.
+    pub(crate) fn unauthenticated(self: &Arc<Self>, address: IpAddr) -> Result<Unauthenticated, Error> {
         let mut counts = self.unauthenticated.lock();
         let count = counts.entry(address).or_default();
         if self.on && *count >= self.unauthenticated_max {
-            return None;
+            let wait = HELLO_TIMEOUT.mul_f64(rand::random_range(0.0..1.0));
+            return Err(limited("connections without hello from this address", wait));
         }
         *count += 1;
-        Some(Unauthenticated {
+        Ok(Unauthenticated {
             limits: self.clone(),
             address,
         })
@@ -220,7 +223,7 @@ mod tests {
         assert!((0..1_000).all(|_| client.check_message().is_ok() && client.check_question().is_ok()));
         let chat_id = ChatId(uuid::Uuid::from_u128(1));
         assert!((0..1_000).all(|_| limits.check_chat(chat_id).is_ok()));
-        assert!(limits.unauthenticated(IpAddr::from([127, 0, 0, 1])).is_some());
+        assert!(limits.unauthenticated(IpAddr::from([127, 0, 0, 1])).is_ok());
     }
 
     #[test]
@@ -228,10 +231,13 @@ mod tests {
         let limits = Arc::new(RateLimits::new(Switch::On, 1));
         let address = IpAddr::from([127, 0, 0, 1]);
         let first = limits.unauthenticated(address);
-        assert!(first.is_some());
-        assert!(limits.unauthenticated(address).is_none());
+        assert!(first.is_ok());
+        let refused = limits.unauthenticated(address).expect_err("one is there");
+        assert_eq!(refused.code, ErrorCode::RateLimited);
+        let after = refused.retry_after_ms.expect("it says when to come back");
+        assert!((1..=10_000).contains(&after), "{after}");
         drop(first);
-        assert!(limits.unauthenticated(address).is_some());
+        assert!(limits.unauthenticated(address).is_ok());
     }
 
     #[test]
@@ -281,8 +287,8 @@ mod tests {
         let (first, second) = (limits.unauthenticated(address), limits.unauthenticated(address));
         drop(first);
         let third = limits.unauthenticated(address);
-        assert!(second.is_some() && third.is_some());
-        assert!(limits.unauthenticated(address).is_none());
+        assert!(second.is_ok() && third.is_ok());
+        assert!(limits.unauthenticated(address).is_err());
         drop((second, third));
         assert!(limits.unauthenticated.lock().is_empty());
     }

@@ -9,13 +9,14 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde::Serialize;
-use tidings_protocol::{Codec, FRAME_BYTES_MAX, Limits};
+use tidings_protocol::{Codec, Error, ErrorCode, FRAME_BYTES_MAX, Limits};
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
 use crate::hello;
 use crate::session;
 use crate::socket::Peer;
+use crate::unavailable::unavailable;
 use crate::wire::Wire;
 
 /// The socket's read buffer. It is resident for as long as the connection lives; chat frames are smaller.
@@ -72,21 +73,15 @@ async fn upgrade(
     upgrade: WebSocketUpgrade,
 ) -> Response {
     if stopping.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "this gateway restarts\n").into_response();
+        let error = Error::new(ErrorCode::Unavailable, "this gateway restarts");
+        return refusal(&error.retry_after_ms(rand::random_range(0..hello::RETRY_AFTER_MS_MAX)));
     }
     if gateway.is_cut_off() {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "this gateway is cut off; try another\n",
-        )
-            .into_response();
+        return refusal(&unavailable("this gateway is cut off; try another"));
     }
-    let Some(unauthenticated) = gateway.rate_limits.unauthenticated(peer.address.ip()) else {
-        return (
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many connections without hello\n",
-        )
-            .into_response();
+    let unauthenticated = match gateway.rate_limits.unauthenticated(peer.address.ip()) {
+        Ok(unauthenticated) => unauthenticated,
+        Err(error) => return refusal(&error),
     };
     let bearer = bearer(&headers);
     upgrade
@@ -112,6 +107,21 @@ async fn upgrade(
         })
 }
 
+/// What a WebSocket would say, said in HTTP. `Retry-After` has whole seconds: `retryAfterMs` is rounded up, so that
+/// whoever waits as told is not told again, and never to 0, which asks for no wait at all.
+fn refusal(error: &Error) -> Response {
+    let status = match error.code {
+        ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let mut response = (status, format!("{}\n", error.message)).into_response();
+    if let Some(milliseconds) = error.retry_after_ms {
+        let seconds = milliseconds.div_ceil(1000).max(1);
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
 /// The token of `Authorization: Bearer`.
 fn bearer(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -119,4 +129,27 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     scheme
         .eq_ignore_ascii_case("bearer")
         .then(|| token.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(error: &Error) -> (u16, Option<String>) {
+        let response = refusal(error);
+        let after = response.headers().get(header::RETRY_AFTER);
+        let after = after.map(|value| value.to_str().expect("digits").to_owned());
+        (response.status().as_u16(), after)
+    }
+
+    #[test]
+    fn http_says_when_to_come_back_as_a_websocket_would() {
+        let after = |code, milliseconds| said(&Error::new(code, "no").retry_after_ms(milliseconds));
+        let seconds = |seconds: &str| Some(seconds.to_owned());
+        assert_eq!(after(ErrorCode::RateLimited, 4_000), (429, seconds("4")));
+        assert_eq!(after(ErrorCode::RateLimited, 4_001), (429, seconds("5")));
+        assert_eq!(after(ErrorCode::Unavailable, 0), (503, seconds("1")));
+        assert_eq!(said(&unavailable("cut off")), (503, seconds("1")));
+        assert_eq!(said(&Error::new(ErrorCode::Unavailable, "no")), (503, None));
+    }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use tidings_client::connection::{ConnectError, Connection};
 use tidings_protocol::{Codec, ErrorCode, ListClients, MessageId, Ping, SendMessage};
-use tidings_tests::{Device, Identity, System};
+use tidings_tests::{Device, Identity, System, eventually};
 use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,4 +88,27 @@ async fn sixty_questions_at_once_are_enough() {
     let id = alice.id();
     alice.send(Ping { id }).await;
     alice.reply(id).await.expect("pings are not counted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_too_many_without_hello_is_told_when_to_come_back() {
+    let settings = [
+        ("TIDINGS_RATE_LIMITS", "on"),
+        ("TIDINGS_UNAUTHENTICATED_MAX", "1"),
+    ];
+    let gateway = System::shared().await.extra_gateway(&settings).await;
+    let connect = || Connection::connect(&gateway.ws, Codec::Json, None);
+    let silent = connect().await.expect("there is room for one");
+    let refused = connect().await.err();
+    let Some(ConnectError::Refused {
+        status: 429,
+        retry_after: Some(after),
+        ..
+    }) = refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert!((1..=10).contains(&after.as_secs()), "{after:?}");
+    drop(silent);
+    eventually("there is room again", async || connect().await.map(drop)).await;
 }
