@@ -10,7 +10,7 @@ use crate::gateway::Gateway;
 use crate::mailbox::Ending;
 use crate::sessions::SessionHandle;
 use crate::take_over;
-use crate::unavailable::database_error;
+use crate::unavailable::{database_error, in_time, unavailable};
 
 /// For the end of an inbox's stream.
 const INFO_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,8 +72,13 @@ impl Gateway {
 
     /// Tells everybody and closes the connection. An inbox worker empties the inbox.
     pub(crate) async fn after_removal(&self, user_id: &UserId, client_id: ClientId) {
-        if let Err(error) = self.flush(OutboxKey::User(user_id.clone())).await {
-            tracing::debug!(%error, "the removal was not published yet; the relay will");
+        let flushed = in_time(async {
+            let flushed = self.flush(OutboxKey::User(user_id.clone())).await;
+            flushed.map_err(|error| unavailable(&error.to_string()))
+        });
+        if let Err(error) = flushed.await {
+            let error = error.message;
+            tracing::debug!(error, "the removal was not published yet; the relay will");
         }
         if let Some(handle) = self.sessions.get(client_id) {
             handle.mailbox.close(Ending::Asked(CloseReason::Removed));

@@ -413,8 +413,14 @@ async fn mark_absence(gateway: &Gateway, claims: &Claims, away_since: Timestamp)
             CloseCode::Overloaded,
         ));
     }
-    if let Err(error) = gateway.metadata.absence_marked(claims.client, away_since).await {
-        tracing::debug!(client.id = %claims.client, %error, "the absence will be marked again");
+    // Others wait for this hello's place.
+    let noted = unavailable::in_time(async {
+        let noted = gateway.metadata.absence_marked(claims.client, away_since).await;
+        noted.map_err(|error| database_error(&error))
+    });
+    if let Err(error) = noted.await {
+        let error = error.message;
+        tracing::debug!(client.id = %claims.client, error, "the absence will be marked again");
     }
     Ok(())
 }

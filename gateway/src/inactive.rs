@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tidings_metadata::{ClientStanding, ClientState};
 use tidings_nats::CloseReason;
-use tidings_protocol::{ClientId, UserId};
+use tidings_protocol::{ClientId, Error, UserId};
 
 use crate::gateway::Gateway;
 use crate::mailbox::Ending;
+use crate::unavailable::{database_error, in_time};
 
 /// Clients of one question to Postgres.
 const CLIENTS_AT_ONCE: usize = 500;
@@ -36,15 +37,11 @@ impl Gateway {
     }
 
     async fn close_inactive_of(&self, clients: &[ClientId]) {
-        let standings = loop {
-            match self.metadata.standings(clients).await {
-                Ok(standings) => break standings,
-                Err(error) => {
-                    tracing::warn!(%error, "users' clients have changed, and cannot be looked up; again in a second");
-                    tokio::time::sleep(RETRY_DELAY).await;
-                }
-            }
-        };
+        let standings = until_answered(|| async {
+            let standings = self.metadata.standings(clients).await;
+            standings.map_err(|error| database_error(&error))
+        })
+        .await;
         for client_id in clients {
             let reason = match standings.get(client_id) {
                 Some(standing) => reason_to_close(*standing),
@@ -57,6 +54,24 @@ impl Gateway {
     }
 }
 
+/// Asks Postgres until it answers. A question may stay without any answer, not even an error, where the machine is gone
+/// or its process stands still: then another connection, to whoever has taken its place, has it.
+async fn until_answered<T, A: Future<Output = Result<T, Error>>>(ask: impl Fn() -> A) -> T {
+    loop {
+        match in_time(ask()).await {
+            Ok(answer) => return answer,
+            Err(error) => {
+                let error = error.message;
+                tracing::warn!(
+                    error,
+                    "users' clients have changed, and cannot be looked up; again in a second"
+                );
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+        }
+    }
+}
+
 const fn reason_to_close(standing: ClientStanding) -> Option<CloseReason> {
     match standing.state {
         ClientState::Removed => Some(CloseReason::Removed),
@@ -64,5 +79,29 @@ const fn reason_to_close(standing: ClientStanding) -> Option<CloseReason> {
         // It registers anew at its next hello.
         ClientState::Idle => Some(CloseReason::Kicked),
         ClientState::Active => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::pending;
+
+    use super::*;
+    use crate::unavailable::unavailable;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_nobody_answers_is_put_again() {
+        let asked = Cell::new(0);
+        let answer = until_answered(|| async {
+            asked.set(asked.get() + 1);
+            match asked.get() {
+                1 => pending().await,
+                2 => Err(unavailable("the database does not answer")),
+                _ => Ok("active"),
+            }
+        });
+        let answer = tokio::time::timeout(Duration::from_mins(1), answer).await;
+        assert_eq!((answer, asked.get()), (Ok("active"), 3));
     }
 }
