@@ -1,0 +1,100 @@
+//! One try to store the entries of an event, and what earlier ones have done.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use tidings_nats::{Accepted, Entry, Event, Inbox, WireError, chat_subject};
+use tidings_protocol::UserId;
+
+use super::{FanOut, Incoming};
+use crate::participants::ParticipantsCache;
+use crate::tries::Failure;
+
+/// For finding out who gets it. Postgres ends its statements after 10 s; a machine that is gone ends nothing.
+const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Where an entry goes.
+pub(super) type Target = (UserId, Inbox);
+
+/// What earlier tries have stored: where in the inbox's stream, or nothing where the inbox was full and that is
+/// marked.
+pub(super) type Stored = HashMap<Target, Option<Accepted>>;
+
+/// What earlier tries have done.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) stored: Stored,
+    /// Whose `first` was written to. It may be there though nobody said so, and then it must not be stored a second
+    /// time for the client that has registered since and inherits it.
+    pub(super) first: HashSet<UserId>,
+}
+
+impl FanOut {
+    /// One try. Says the event's kind once everything is stored and told.
+    pub(super) async fn attempt(
+        &self,
+        incoming: &Incoming,
+        participants: &ParticipantsCache,
+        progress: &mut Progress,
+    ) -> Result<&'static str, Failure> {
+        if !self.standing.is_good() {
+            return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
+        }
+        let Some(payload) = self.payload(incoming).await? else {
+            return Ok("gone");
+        };
+        let event = Event::decode(&payload).map_err(|error| wire_failure(&error))?;
+        if chat_subject(self.topology.partition(event.chat_id()), event.chat_id()) != incoming.subject {
+            return Err(Failure::Poison("its subject is not that of its chat".to_owned()));
+        }
+        #[cfg(debug_assertions)]
+        self.faults.strike(&event);
+        let entry =
+            Entry::encode_around(incoming.sequence, &payload).map_err(|error| wire_failure(&error))?;
+        let recipients = self.recipients(&event, incoming.sequence, participants);
+        let Some(users) = in_time(recipients).await? else {
+            // A copy of a change that was fanned out before a later one.
+            return Ok("superseded");
+        };
+        let look = self.horizon.look();
+        let targets = in_time(self.targets(&event, &users, progress)).await?;
+        let to_first = targets.iter().any(|(_, inbox)| *inbox == Inbox::First);
+        // What goes to `first` must be stored before gateways believe that this worker knows of an heir.
+        let _look = to_first.then_some(look);
+        let late: Vec<UserId> = progress.first.iter().cloned().collect();
+        let first = targets.iter().filter(|(_, inbox)| *inbox == Inbox::First);
+        progress.first.extend(first.map(|(user_id, _)| user_id.clone()));
+        let stored = &mut progress.stored;
+        self.publish_all(incoming.sequence, &event, &entry, targets, stored)
+            .await?;
+        let heirs = in_time(self.heirs(&late, stored)).await?;
+        let told = stored
+            .iter()
+            .filter_map(|((user_id, inbox), accepted)| match (inbox, accepted) {
+                (Inbox::Client(client_id), Some(accepted)) => {
+                    Some((*client_id, (self.topology.shard(user_id), *accepted)))
+                }
+                _ => None,
+            })
+            .chain(heirs);
+        let in_standing = || self.standing.is_good();
+        if !self.live.notify(incoming.lane, &entry, told, in_standing).await {
+            return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
+        }
+        Ok(event.kind())
+    }
+}
+
+async fn in_time<T>(look_up: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(LOOK_UP_TIMEOUT, look_up)
+        .await
+        .unwrap_or_else(|_| Err(Failure::Weather("Postgres does not answer".to_owned())))
+}
+
+fn wire_failure(error: &WireError) -> Failure {
+    match error {
+        // A newer worker can read it.
+        WireError::Newer(_) => Failure::Newer(error.to_string()),
+        WireError::Malformed(_) => Failure::Poison(error.to_string()),
+    }
+}

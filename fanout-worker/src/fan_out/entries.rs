@@ -1,0 +1,94 @@
+//! The entries of an event, one an inbox, on their way into JetStream.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tidings_nats::{
+    Accepted, ApiError, Entry, Event, FIRST, Inbox, PublishError, escape_user, event_headers, inbox_subject,
+};
+
+use super::FanOut;
+use super::attempt::{Stored, Target};
+use crate::tries::Failure;
+
+/// For one publish ack; an election of a stream takes about as long.
+pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl FanOut {
+    /// Publishes to all of them at once and notes what was stored.
+    pub(super) async fn publish_all(
+        &self,
+        sequence: u64,
+        event: &Event,
+        entry: &Bytes,
+        targets: Vec<Target>,
+        stored: &mut Stored,
+    ) -> Result<(), Failure> {
+        let count = targets.len();
+        let mut publishes: FuturesUnordered<_> = targets
+            .into_iter()
+            .map(|target| self.publish(sequence, event, entry, target))
+            .collect();
+        let (mut failure, mut missing) = (None, 0);
+        while let Some((target, result)) = publishes.next().await {
+            match result {
+                Ok(sequence) => {
+                    let entries = u64::from(sequence.is_some());
+                    metrics::counter!("tidings_fanout_entries_total").increment(entries);
+                    stored.insert(target, sequence);
+                }
+                Err(error) => {
+                    missing += 1;
+                    let poison = matches!(error, PublishError::TooLarge);
+                    failure = Some((poison, error));
+                }
+            }
+        }
+        match failure {
+            None => Ok(()),
+            Some((true, error)) => Err(Failure::Poison(error.to_string())),
+            Some((false, error)) => Err(Failure::Weather(format!(
+                "{missing} of {count} entries were not stored: {error}"
+            ))),
+        }
+    }
+
+    async fn publish(
+        &self,
+        sequence: u64,
+        event: &Event,
+        entry: &Bytes,
+        target: Target,
+    ) -> (Target, Result<Option<Accepted>, PublishError>) {
+        let (user_id, inbox) = &target;
+        let message_id = match inbox {
+            Inbox::Client(client_id) => Entry::message_id(sequence, &client_id.to_string()),
+            // Users share a shard's stream, and all of them have a `first`.
+            Inbox::First => Entry::message_id(sequence, &format!("{}.{FIRST}", escape_user(user_id))),
+        };
+        let headers = event_headers(event, &message_id);
+        let subject = inbox_subject(&self.topology, user_id, *inbox);
+        let shard = self.topology.shard(user_id);
+        let permit = self.publishes.acquire(shard).await;
+        if !self.standing.is_good() {
+            // It was stopped meanwhile, for any time: another has worked on this, and perhaps on what comes after it.
+            return (target, Err(PublishError::Unknown(ApiError::Disconnected)));
+        }
+        let published = self
+            .bus
+            .publish(subject, headers, entry.clone(), PUBLISH_TIMEOUT)
+            .await;
+        permit.done(&published);
+        let published = match published {
+            Ok(accepted) => Ok(Some(accepted)),
+            // Done, but only once it is marked.
+            Err(PublishError::SubjectFull) => {
+                metrics::counter!("tidings_fanout_inbox_full_total").increment(1);
+                self.overflow.mark(user_id, *inbox, event).await.map(|()| None)
+            }
+            Err(error) => Err(error),
+        };
+        (target, published)
+    }
+}

@@ -1,0 +1,53 @@
+//! An event on its way through a worker.
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use tidings_nats::{CHATS, Lane};
+
+use super::FanOut;
+use super::entries::PUBLISH_TIMEOUT;
+use crate::payloads::Held;
+use crate::tries::Failure;
+
+/// An event as CHATS delivered it.
+pub(crate) struct Incoming {
+    /// Its stream sequence.
+    pub(crate) sequence: u64,
+    /// In which order it is told.
+    pub(crate) lane: Lane,
+    /// `chat.<partition>.<chat>`.
+    pub(crate) subject: String,
+    /// As the gateway wrote them.
+    pub(crate) headers: HeaderMap,
+    /// The event. Without it, it is read again when it is needed.
+    pub(crate) payload: Option<(Bytes, Held)>,
+}
+
+impl std::fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming")
+            .field("sequence", &self.sequence)
+            .field("subject", &self.subject)
+            .field(
+                "payload_bytes",
+                &self.payload.as_ref().map(|(payload, _)| payload.len()),
+            )
+            .finish_non_exhaustive()
+    }
+}
+
+impl FanOut {
+    /// What the event says; nothing, if it has left CHATS meanwhile: another worker has finished it.
+    pub(super) async fn payload(&self, incoming: &Incoming) -> Result<Option<Bytes>, Failure> {
+        if let Some((payload, _)) = &incoming.payload {
+            return Ok(Some(payload.clone()));
+        }
+        metrics::counter!("tidings_fanout_read_again_total").increment(1);
+        let stored = self
+            .bus
+            .message_now(CHATS, incoming.sequence, PUBLISH_TIMEOUT)
+            .await
+            .map_err(|error| Failure::Weather(format!("CHATS does not answer: {error}")))?;
+        Ok(stored.map(|stored| stored.payload))
+    }
+}
