@@ -129,7 +129,7 @@ impl Sessions {
         let before = *connection.borrow_and_update();
         // The consumer may live on a replica that is behind, and be through with what that one has: only when it has
         // delivered this has it seen all that the revision promises.
-        let end = bus.mark_bucket(SESSIONS, TIMEOUT).await?;
+        let end = bus.barrier(&format!("KV_{SESSIONS}"), TIMEOUT).await?;
         let mut messages = messages(bus).await?;
         let mut fresh = Some(Map::default());
         let mut checks = tokio::time::interval(CHECK_INTERVAL);

@@ -89,12 +89,12 @@ impl Standing {
     }
 
     /// Waits until everything is applied that the streams hold now.
-    async fn catch_up(&self) -> Result<(), ApiError> {
-        let sessions = self.bus.mark_bucket(SESSIONS, TIMEOUT).await?;
+    async fn catch_up(&self) -> anyhow::Result<()> {
+        let sessions = self.bus.barrier(&format!("KV_{SESSIONS}"), TIMEOUT).await?;
         let invalidations = self.bus.last_sequence(INVALIDATIONS, TIMEOUT).await?;
         while self.sessions.revision() < sessions || self.invalidations.borrow().sequence < invalidations {
             if !self.registration.is_renewed_within(UNRENEWED_MAX) {
-                return Err(ApiError::Timeout);
+                return Err(ApiError::Timeout.into());
             }
             tokio::time::sleep(CATCH_UP_INTERVAL).await;
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tidings_nats::{Topology, inbox_subjects};
+use tidings_nats::{Shard, Topology, inbox_subjects};
 use tokio::sync::watch;
 
 use crate::ends::Ends;
@@ -22,26 +22,40 @@ const TRIES: u32 = 4;
 /// Before the second try; doubles with each.
 const DELAY: Duration = Duration::from_millis(250);
 
-/// Checks after each doubt, until the task is dropped. `doubts` counts them.
+/// Checks after each doubt, until the task is dropped. `doubts` counts them. Each shard's sessions for themselves: one
+/// whose stream has no leader keeps no other waiting.
 pub(crate) async fn run(
     ends: Arc<Ends>,
     topology: Topology,
     sessions: Arc<Sessions>,
+    doubts: watch::Receiver<u64>,
+) {
+    let shards = topology
+        .shards()
+        .map(|shard| run_shard(&ends, topology, &sessions, shard, doubts.clone()));
+    futures::future::join_all(shards).await;
+}
+
+async fn run_shard(
+    ends: &Arc<Ends>,
+    topology: Topology,
+    sessions: &Sessions,
+    shard: Shard,
     mut doubts: watch::Receiver<u64>,
 ) {
     while doubts.changed().await.is_ok() {
         tokio::time::sleep(JITTER.mul_f64(rand::random())).await;
         let doubt = *doubts.borrow_and_update();
-        let mut suspected = sessions.all();
+        let mut suspected = sessions.of_shard(shard);
         suspected.retain(|session| session.mailbox.is_suspected(doubt));
         // No bound: they share a few requests.
         futures::stream::iter(&suspected)
-            .for_each_concurrent(None, |session| check(&ends, &topology, session, doubt))
+            .for_each_concurrent(None, |session| check(ends, &topology, session, doubt))
             .await;
     }
 }
 
-async fn check(ends: &Ends, topology: &Topology, session: &SessionHandle, doubt: u64) {
+async fn check(ends: &Arc<Ends>, topology: &Topology, session: &SessionHandle, doubt: u64) {
     let subjects = inbox_subjects(topology, &session.user_id, session.client_id, session.heir);
     for attempt in 0..TRIES {
         if let Some(last) = ends.last(session.shard, subjects.clone()).await {

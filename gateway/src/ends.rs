@@ -3,14 +3,16 @@
 //! at the same time are answered by the same few requests.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tidings_nats::{ApiError, Bus, Shard, Topology, inbox_stream};
 use tokio::sync::oneshot;
 
-/// Subjects of one request; the server answers 1,024, and one more is asked for.
-const SUBJECTS_MAX: usize = 1_000;
+/// Subjects of one round. The server sends their whole last messages, of up to 70 KiB, and cuts a connection off for
+/// which 64 MiB wait.
+const SUBJECTS_MAX: usize = 200;
 /// For a round. A stream without a leader answers nothing.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -18,16 +20,16 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Ends {
     bus: Bus,
-    shards: Vec<Line>,
+    shards: Vec<Mutex<Line>>,
 }
 
 /// Who asks about the inboxes of a shard.
 #[derive(Debug, Default)]
 struct Line {
-    waiting: Mutex<Vec<Question>>,
-    /// Whoever has it asks for all who wait. A round takes a few milliseconds; who comes meanwhile is in the next one, so
-    /// that the more there is to do, the more is done at once.
-    turn: tokio::sync::Mutex<()>,
+    waiting: Vec<Question>,
+    /// Somebody asks for all who wait, round after round. One takes a few milliseconds; who comes meanwhile is in the
+    /// next one, so that the more there is to do, the more is done at once.
+    asking: bool,
 }
 
 #[derive(Debug)]
@@ -37,57 +39,67 @@ struct Question {
 }
 
 impl Ends {
-    pub(crate) fn new(bus: Bus, topology: Topology) -> Self {
-        Self {
-            bus,
-            shards: topology.shards().map(|_| Line::default()).collect(),
-        }
+    pub(crate) fn new(bus: Bus, topology: Topology) -> Arc<Self> {
+        let shards = topology.shards().map(|_| Mutex::default()).collect();
+        Arc::new(Self { bus, shards })
     }
 
     /// The last sequence that each of these subjects of a shard holds, 0 if it holds nothing: whatever was acknowledged
     /// before the call is in it. None if that cannot be found out.
-    pub(crate) async fn last(&self, shard: Shard, subjects: Vec<String>) -> Option<Vec<u64>> {
-        let line = &self.shards[usize::from(shard.0)];
-        let (answer, mut answered) = oneshot::channel();
-        line.waiting.lock().push(Question { subjects, answer });
-        loop {
-            let turn = tokio::select! {
-                biased;
-                answer = &mut answered => return answer.ok(),
-                turn = line.turn.lock() => turn,
-            };
-            // A round before may have answered it while this waited.
-            match answered.try_recv() {
-                Ok(last) => return Some(last),
-                Err(oneshot::error::TryRecvError::Closed) => return None,
-                Err(oneshot::error::TryRecvError::Empty) => self.round(shard, line).await,
+    pub(crate) async fn last(self: &Arc<Self>, shard: Shard, subjects: Vec<String>) -> Option<Vec<u64>> {
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut line = self.shards[usize::from(shard.0)].lock();
+            line.waiting.push(Question { subjects, answer });
+            if !line.asking {
+                line.asking = true;
+                // By nobody who waits: each of them may go, or be busy with something else, at any moment.
+                tokio::spawn(self.clone().ask_all(shard));
             }
-            drop(turn);
+        }
+        answered.await.ok()
+    }
+
+    /// Asks until nobody waits. Those who are not answered learn it by the end of their channel.
+    async fn ask_all(self: Arc<Self>, shard: Shard) {
+        let line = &self.shards[usize::from(shard.0)];
+        let _asking = Asking(line);
+        loop {
+            let questions = {
+                let mut line = line.lock();
+                let questions = take(&mut line.waiting);
+                line.asking = !questions.is_empty();
+                questions
+            };
+            if questions.is_empty() {
+                return;
+            }
+            metrics::counter!("tidings_end_checks_total").increment(1);
+            match self.ask(shard, &questions).await {
+                Ok(last) => answer(questions, &last),
+                Err(error) => tracing::debug!(%shard, %error, "where inboxes end is not known"),
+            }
         }
     }
 
-    /// Asks for as many of those who wait as fit. Those who are not answered learn it by the end of their channel.
-    async fn round(&self, shard: Shard, line: &Line) {
-        let questions = take(&mut line.waiting.lock());
-        let subjects: Vec<String> = questions
-            .iter()
-            .flat_map(|question| question.subjects.iter().cloned())
-            .collect();
-        if subjects.is_empty() {
-            return;
-        }
-        metrics::counter!("tidings_end_checks_total").increment(1);
-        match self.ask(shard, &subjects).await {
-            Ok(last) => answer(questions, &last),
-            Err(error) => tracing::debug!(%shard, %error, "where inboxes end is not known"),
-        }
-    }
-
-    async fn ask(&self, shard: Shard, subjects: &[String]) -> Result<HashMap<String, u64>, ApiError> {
+    async fn ask(&self, shard: Shard, questions: &[Question]) -> Result<HashMap<String, u64>, ApiError> {
+        let subjects = questions.iter().flat_map(|question| &question.subjects);
+        let subjects: Vec<String> = subjects.cloned().collect();
         let stream = inbox_stream(shard);
-        let last = self.bus.last_by_subjects_now(&stream, subjects, TIMEOUT).await?;
+        let last = self.bus.last_by_subjects_now(&stream, &subjects, TIMEOUT).await?;
         let last = last.into_iter();
         Ok(last.map(|message| (message.subject, message.sequence)).collect())
+    }
+}
+
+/// Should whoever asks panic, the next one who wants to know asks again.
+struct Asking<'a>(&'a Mutex<Line>);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            *self.0.lock() = Line::default();
+        }
     }
 }
 
@@ -125,16 +137,16 @@ mod tests {
     #[test]
     fn a_round_takes_the_longest_waiting_and_nobody_who_has_gone() {
         let (mut waiting, mut answers) = (Vec::new(), Vec::new());
-        for number in 0..600 {
+        for number in 0..150 {
             let (question, answered) = question(&[&format!("a.{number}"), &format!("b.{number}")]);
             waiting.push(question);
             answers.push(answered);
         }
-        drop(answers.drain(..50));
+        drop(answers.drain(..30));
         let first = take(&mut waiting);
-        assert_eq!((first.len(), waiting.len()), (SUBJECTS_MAX / 2, 50));
-        assert_eq!(first[0].subjects[0], "a.50");
-        assert_eq!(take(&mut waiting).len(), 50);
+        assert_eq!((first.len(), waiting.len()), (SUBJECTS_MAX / 2, 20));
+        assert_eq!(first[0].subjects[0], "a.30");
+        assert_eq!(take(&mut waiting).len(), 20);
         assert!(take(&mut waiting).is_empty());
     }
 

@@ -74,7 +74,7 @@ impl Gateway {
             deletions.await;
             Ok(())
         });
-        let ends = Arc::new(Ends::new(context.bus.clone(), topology));
+        let ends = Ends::new(context.bus.clone(), topology);
         let doubts = doubts::run(ends.clone(), topology, sessions.clone(), live.doubts());
         let stopping = context.stopping.clone();
         context.tasks.spawn_essential("doubts", async move {

@@ -157,7 +157,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
         read_at: now,
     };
     let end = session.serve().await;
-    let Session { wire, .. } = session;
+    let wire = session.into_wire();
     Box::pin(finish(&gateway, seat, wire, end)).await;
 }
 
@@ -183,6 +183,11 @@ async fn finish(gateway: &Gateway, seat: Seat, wire: Wire, end: End) {
 }
 
 impl Session {
+    /// Its reading and its requests end here: they hold places that others wait for, and nobody works on them any more.
+    fn into_wire(self) -> Wire {
+        self.wire
+    }
+
     async fn serve(&mut self) -> End {
         self.inbox.handle(Input::Start, &mut self.actions);
         loop {

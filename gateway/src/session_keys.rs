@@ -102,7 +102,7 @@ async fn settle(gateway: &Gateway, session: &Arc<SessionHandle>) {
         if session.closed.is_cancelled() || !gateway.sessions.holds(session) {
             return;
         }
-        let found = match gateway.bus.leader_last(&stream, &subject, TIMEOUT).await {
+        let found = match gateway.bus.last_by_subject_now(&stream, &subject, TIMEOUT).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!(client.id = %session.client_id, %error, "a session's key is not known");

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
-use tidings_nats::{ApiError, Entry, Event, Lost, PublishError, Shard, StoredMessage, inbox_stream, is_mark};
+use tidings_nats::{
+    ApiError, Entry, Event, Lost, PublishError, Shard, StoredMessage, inbox_stream, is_barrier, is_mark,
+};
 use tidings_protocol::{ChatId, Timestamp, TrimReason};
 use tidings_service::Context;
 
@@ -196,7 +198,10 @@ impl Old {
                 old.everything = false;
                 break;
             }
-            if is_mark(&message.subject) || kept.contains(&message.subject.as_str()) {
+            if is_mark(&message.subject)
+                || is_barrier(&message.subject)
+                || kept.contains(&message.subject.as_str())
+            {
                 continue;
             }
             let (happened_at, chat_id) = match Entry::decode(&message.payload) {

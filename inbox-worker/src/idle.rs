@@ -94,6 +94,7 @@ async fn idle(
     let moment = clocks.agreed().await?;
     let bounds = context.bus.stream_bounds(&stream, TIMEOUT).await?;
     clocks.check_leader(&stream, bounds.now, moment)?;
+    let last_sequence = context.bus.last_sequence(&stream, TIMEOUT).await?;
     if is_connected(context, gateways, client_id).await? {
         // Its gateway could not write that for long.
         context.metadata.touch_clients(&[client_id]).await?;
@@ -101,7 +102,7 @@ async fn idle(
     }
     let metadata = &context.metadata;
     if !metadata
-        .idle_client(user_id, client_id, idle_after, bounds.last_sequence)
+        .idle_client(user_id, client_id, idle_after, last_sequence)
         .await?
     {
         return Ok(());

@@ -1,56 +1,100 @@
-//! Reading a stream as of now: what was acknowledged before the question is in the answer.
+//! Reading a stream as of now: what was acknowledged before the question is in the answer (adr/0012).
 //!
-//! Neither a replica nor the leader gives that by itself. A replica may be behind. A leader that was elected just now
-//! has all that was acknowledged in its log, but answers before it has applied it (nats-server 2.15.1). So the question
-//! begins with something that goes through the log and changes nothing; whoever answers it has applied all that came
-//! before. That the next answers are by the same leader, and not by one elected in between, shows by who leads the
-//! stream since when, asked at the end.
+//! Neither a replica nor the leader gives that by itself. A replica may be behind. A leader that was stopped for a
+//! while, and another elected meanwhile, goes on answering as the leader until it hears of that. And "no message
+//! found" is what nats-server 2.15.1 says of many things.
+//!
+//! So a barrier is published into the stream first: whoever has it has everything that was acknowledged before. In
+//! streams where nothing of ours may lie around, or where nothing can be stored, a deletion of nothing goes through the
+//! log instead, and the word of a leader counts that was one before and after, and was heard by a majority.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use crate::api::{ApiError, Bus};
-use crate::direct_get::{LastBySubject, MULTI_LAST_MAX, MultiLast, NextOfSubject, StoredMessage};
+use crate::direct_get::{LastBySubject, MULTI_LAST_MAX, MultiLast, StoredMessage};
 use crate::publish::PublishError;
+use crate::subject::barrier_subject;
 
-/// Before a replica that was behind is asked again.
+/// Before a replica that was behind is asked again; doubles each time.
 const BEHIND_DELAY: Duration = Duration::from_millis(20);
-/// The key of [`Bus::mark_bucket`]: no client, process or partition has it.
-const MARK: &str = "mark";
+/// A replica that is further behind than this is catching up, which can take minutes: the leader is asked instead.
+const BEHIND_MAX: Duration = Duration::from_millis(300);
+/// Questions to a leader at once.
+const LEADER_QUESTIONS_MAX: usize = 32;
+/// A server that was not heard for this long may have voted for another leader: it waits 4 s before it does.
+const HEARD_WITHIN: Duration = Duration::from_secs(3);
+/// Before a leader that was not sure is asked again.
+const UNSURE_DELAY: Duration = Duration::from_millis(100);
 
 /// Who leads a stream, as was seen last; one for each stream that was asked.
 #[derive(Debug, Default)]
 pub(crate) struct Leaderships(Mutex<HashMap<String, Leadership>>);
 
 /// Who leads a stream, and since when. Both are missing where a stream has no log.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Leadership {
     leader: Option<String>,
-    leader_since: Option<String>,
+    since: Option<String>,
 }
 
-/// What a leader that has applied everything said.
-#[derive(Debug)]
-struct Now {
-    /// What was asked for.
-    found: Option<StoredMessage>,
-    /// The last sequence that was given to a message.
-    last_sequence: u64,
+/// What whoever says that it leads says of the stream.
+#[derive(Debug, Deserialize)]
+struct Info {
+    #[serde(default)]
+    cluster: ClusterInfo,
+    state: State,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ClusterInfo {
+    leader: Option<String>,
+    leader_since: Option<String>,
+    #[serde(default)]
+    replicas: Vec<Replica>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Replica {
+    /// How long ago it was heard, in nanoseconds.
+    #[serde(default)]
+    active: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct State {
+    last_seq: u64,
+}
+
+impl ClusterInfo {
+    /// Whether a majority was heard so lately that none other can have been elected.
+    fn is_sure(&self) -> bool {
+        let heard = |replica: &&Replica| Duration::from_nanos(replica.active) < HEARD_WITHIN;
+        // The leader itself is not among them.
+        let heard = 1 + self.replicas.iter().filter(heard).count();
+        2 * heard > 1 + self.replicas.len()
+    }
+
+    fn leadership(self) -> Leadership {
+        Leadership {
+            leader: self.leader,
+            since: self.leader_since,
+        }
+    }
 }
 
 impl Bus {
     /// The last message of each subject that has one, as of now: whatever was acknowledged before the call is in it.
-    /// Subjects may have wildcards; all of them together match at most 1,023. A message of another subject may be among
-    /// them. Costs four small requests, and fails when no replica comes up to the leader in time.
-    ///
-    /// Any replica is asked, and believed if it reaches up to the leader's last sequence. Since it says how far it is
-    /// only where it finds something, a subject that holds something is asked for as well.
+    /// For inboxes' streams and buckets. Subjects may have wildcards in buckets; all of them together match at most
+    /// 1,023. A message of another subject may be among them. Costs two small requests, and fails when nobody who is
+    /// asked comes up to now in time.
     pub async fn last_by_subjects_now(
         &self,
         stream: &str,
@@ -58,51 +102,34 @@ impl Bus {
         timeout: Duration,
     ) -> Result<Vec<StoredMessage>, ApiError> {
         let deadline = Instant::now() + timeout;
-        loop {
-            // The first message, not the last: of a stream whose last message was deleted, the server finds no last one.
-            let first = NextOfSubject {
-                seq: 1,
-                next_by_subj: ">",
-            };
-            let now = self.ask_now(stream, &first, deadline).await?;
-            let Some(sentinel) = now.found else {
-                return Ok(Vec::new());
-            };
-            let mut named: Vec<&str> = subjects.iter().map(String::as_str).collect();
-            if !subjects.contains(&sentinel.subject) {
-                named.push(&sentinel.subject);
+        match self.barrier(stream, timeout).await {
+            Ok(barrier) => {
+                let found = self.last_beyond(stream, subjects, barrier, deadline).await;
+                self.remove_barrier(stream, barrier);
+                found
             }
-            let body = MultiLast {
-                multi_last: &named,
-                batch: MULTI_LAST_MAX,
-            };
-            let found = self.direct_get_many(stream, &body, left(deadline)?).await?;
-            if found.more {
-                return Err(ApiError::Malformed(
-                    "more subjects than are answered at once".to_owned(),
-                ));
+            // It must be readable all the same.
+            Err(PublishError::StreamFull(_) | PublishError::SubjectFull) => {
+                self.pass_log(stream, left(deadline)?).await?;
+                self.last_of_leader(stream, subjects, 0, deadline).await
             }
-            // Else it is behind, or the sentinel was deleted meanwhile.
-            if found.up_to.is_some_and(|up_to| up_to >= now.last_sequence) {
-                return Ok(found.messages);
-            }
-            tokio::time::sleep(BEHIND_DELAY).await;
+            Err(PublishError::Unknown(error)) => Err(error),
+            Err(error @ PublishError::TooLarge) => Err(ApiError::Malformed(error.to_string())),
         }
     }
 
-    /// The last message of a subject, which has no wildcards, as of now: whatever was acknowledged before the call is
-    /// in it.
+    /// The last message of a subject of a bucket, which has no wildcards, as of now: whatever was acknowledged before
+    /// the call is in it.
     pub async fn last_by_subject_now(
         &self,
         stream: &str,
         subject: &str,
         timeout: Duration,
     ) -> Result<Option<StoredMessage>, ApiError> {
-        let last = LastBySubject {
-            last_by_subj: subject,
-        };
-        let now = self.ask_now(stream, &last, Instant::now() + timeout).await?;
-        Ok(now.found)
+        let found = self
+            .last_by_subjects_now(stream, &[subject.to_owned()], timeout)
+            .await?;
+        Ok(found.into_iter().find(|message| message.subject == subject))
     }
 
     /// The message at a sequence, if it is there now: "not there" is said of none that was acknowledged before the call
@@ -117,86 +144,166 @@ impl Bus {
         if let Some(found) = self.leader_get(stream, &body, timeout).await? {
             return Ok(Some(found));
         }
-        let now = self.ask_now(stream, &body, Instant::now() + timeout).await?;
-        Ok(now.found)
+        let deadline = Instant::now() + timeout;
+        self.pass_log(stream, timeout).await?;
+        loop {
+            let before = self.known_leadership(stream, deadline).await?;
+            let found = self.leader_get(stream, &body, left(deadline)?).await?;
+            if self.led_on(stream, &before, sequence, deadline).await? {
+                return Ok(found);
+            }
+        }
     }
 
     /// The last sequence of a stream as of now, whether its message is still there or not: whatever was acknowledged
     /// before the call is not beyond it.
     pub async fn last_sequence(&self, stream: &str, timeout: Duration) -> Result<u64, ApiError> {
-        let first = NextOfSubject {
-            seq: 1,
-            next_by_subj: ">",
-        };
-        let now = self.ask_now(stream, &first, Instant::now() + timeout).await?;
-        Ok(now.last_sequence)
-    }
-
-    /// Puts a key of nobody's into a bucket and says its revision: who follows the bucket and has come up to it has seen
-    /// everything that was acknowledged before the call.
-    pub async fn mark_bucket(&self, bucket: &str, timeout: Duration) -> Result<u64, ApiError> {
-        let subject = format!("$KV.{bucket}.{MARK}");
-        match self
-            .publish(subject, HeaderMap::new(), Bytes::new(), timeout)
-            .await
-        {
-            Ok(accepted) => Ok(accepted.sequence),
-            Err(PublishError::Unknown(error)) => Err(error),
-            Err(error) => Err(ApiError::Malformed(error.to_string())),
-        }
-    }
-
-    async fn ask_now(
-        &self,
-        stream: &str,
-        question: &(impl Serialize + Sync),
-        deadline: Instant,
-    ) -> Result<Now, ApiError> {
-        let seen = self.leaderships().0.lock().get(stream).cloned();
-        let mut before = match seen {
-            Some(seen) => seen,
-            None => self.leadership(stream, left(deadline)?).await?.0,
-        };
+        let deadline = Instant::now() + timeout;
+        self.pass_log(stream, timeout).await?;
+        let mut before = self.known_leadership(stream, deadline).await?;
         loop {
-            self.pass_log(stream, left(deadline)?).await?;
-            let found = self.leader_get(stream, question, left(deadline)?).await?;
-            let (after, last_sequence) = self.leadership(stream, left(deadline)?).await?;
-            if after == before {
-                return Ok(Now { found, last_sequence });
+            let info = self.leader_info(stream, deadline).await?;
+            let (sure, last) = (info.cluster.is_sure(), info.state.last_seq);
+            let after = info.cluster.leadership();
+            if sure && after == before {
+                return Ok(last);
             }
             before = after;
+            self.pass_log(stream, left(deadline)?).await?;
         }
     }
 
-    /// Returns when a leader of the stream has applied all that was acknowledged before.
-    async fn pass_log(&self, stream: &str, timeout: Duration) -> Result<(), ApiError> {
-        if let Some(bucket) = stream.strip_prefix("KV_") {
-            // Buckets deny deletions.
-            self.mark_bucket(bucket, timeout).await.map(drop)
-        } else {
-            // Far beyond the last one: nothing is deleted, also where nothing can be stored.
-            self.delete_message(stream, u64::MAX, timeout).await
-        }
-    }
-
-    /// Who leads, and the last sequence.
-    async fn leadership(&self, stream: &str, timeout: Duration) -> Result<(Leadership, u64), ApiError> {
-        #[derive(Deserialize)]
-        struct Info {
-            #[serde(default)]
-            cluster: Leadership,
-            state: State,
-        }
-        #[derive(Deserialize)]
-        struct State {
-            last_seq: u64,
-        }
-        let info: Info = self
-            .api(&format!("STREAM.INFO.{stream}"), &serde_json::json!({}), timeout)
+    /// Publishes what is nobody's into an inboxes' stream or a bucket, and says its sequence: whoever has that, or has
+    /// come up to it, has everything that was acknowledged before the call. A bucket keeps one of them.
+    pub async fn barrier(&self, stream: &str, timeout: Duration) -> Result<u64, PublishError> {
+        let subject = barrier_subject(stream);
+        let accepted = self
+            .publish(subject, HeaderMap::new(), Bytes::new(), timeout)
             .await?;
-        let seen = info.cluster.clone();
-        self.leaderships().0.lock().insert(stream.to_owned(), seen);
-        Ok((info.cluster, info.state.last_seq))
+        Ok(accepted.sequence)
+    }
+
+    /// In the background: streams of inboxes hold what is not confirmed and nothing else. One that stays, since this
+    /// process dies, is gone when the stream's age limit is over.
+    fn remove_barrier(&self, stream: &str, sequence: u64) {
+        if stream.starts_with("KV_") {
+            return;
+        }
+        let (bus, stream) = (self.clone(), stream.to_owned());
+        tokio::spawn(async move {
+            let timeout = Duration::from_secs(5);
+            if let Err(error) = bus.delete_message(&stream, sequence, timeout).await {
+                tracing::debug!(stream, stream.sequence = sequence, %error, "a barrier stays");
+            }
+        });
+    }
+
+    /// From whichever replica has the barrier; from the leader if the one that answers here is far behind.
+    async fn last_beyond(
+        &self,
+        stream: &str,
+        subjects: &[String],
+        barrier: u64,
+        deadline: Instant,
+    ) -> Result<Vec<StoredMessage>, ApiError> {
+        // Whoever answers says how far it is only where it finds something: the barrier at least.
+        let named: Vec<&str> = subjects.iter().map(String::as_str).collect();
+        let barriers = barrier_subject(stream);
+        let named = [named, vec![barriers.as_str()]].concat();
+        let body = MultiLast {
+            multi_last: &named,
+            batch: MULTI_LAST_MAX,
+        };
+        let (began, mut delay) = (Instant::now(), BEHIND_DELAY);
+        loop {
+            let found = self.direct_get_many(stream, &body, left(deadline)?).await?;
+            if found.more {
+                return Err(ApiError::Malformed(
+                    "more subjects than are answered at once".to_owned(),
+                ));
+            }
+            if found.up_to.is_some_and(|up_to| up_to >= barrier) {
+                return Ok(found.messages);
+            }
+            if began.elapsed() + delay > BEHIND_MAX && !stream.starts_with("KV_") {
+                return self.last_of_leader(stream, subjects, barrier, deadline).await;
+            }
+            tokio::time::sleep(delay.min(left(deadline)?)).await;
+            delay *= 2;
+        }
+    }
+
+    /// Subject by subject.
+    async fn last_of_leader(
+        &self,
+        stream: &str,
+        subjects: &[String],
+        barrier: u64,
+        deadline: Instant,
+    ) -> Result<Vec<StoredMessage>, ApiError> {
+        loop {
+            let before = self.known_leadership(stream, deadline).await?;
+            let timeout = left(deadline)?;
+            let questions = subjects.iter().cloned().map(|subject| async move {
+                let last = LastBySubject {
+                    last_by_subj: &subject,
+                };
+                self.leader_get(stream, &last, timeout).await
+            });
+            let found: Vec<Option<StoredMessage>> = futures::stream::iter(questions)
+                .buffer_unordered(LEADER_QUESTIONS_MAX)
+                .try_collect()
+                .await?;
+            if self.led_on(stream, &before, barrier, deadline).await? {
+                return Ok(found.into_iter().flatten().collect());
+            }
+        }
+    }
+
+    /// Returns when a leader of the stream has applied all that was acknowledged before. It has deleted nothing; that is
+    /// refused by nobody, also where nothing can be stored.
+    async fn pass_log(&self, stream: &str, timeout: Duration) -> Result<(), ApiError> {
+        // Far beyond the last one.
+        self.delete_message(stream, u64::MAX, timeout).await
+    }
+
+    /// Who led when it was looked last, or leads now.
+    async fn known_leadership(&self, stream: &str, deadline: Instant) -> Result<Leadership, ApiError> {
+        let known = self.leaderships().0.lock().get(stream).cloned();
+        match known {
+            Some(known) => Ok(known),
+            None => Ok(self.leader_info(stream, deadline).await?.cluster.leadership()),
+        }
+    }
+
+    /// Whether the same one leads still, is sure of it, and has come up to a sequence.
+    async fn led_on(
+        &self,
+        stream: &str,
+        before: &Leadership,
+        sequence: u64,
+        deadline: Instant,
+    ) -> Result<bool, ApiError> {
+        let info = self.leader_info(stream, deadline).await?;
+        let sure = info.cluster.is_sure() && info.state.last_seq >= sequence;
+        let led_on = sure && info.cluster.leadership() == *before;
+        if !sure {
+            tokio::time::sleep(UNSURE_DELAY.min(left(deadline)?)).await;
+        }
+        Ok(led_on)
+    }
+
+    async fn leader_info(&self, stream: &str, deadline: Instant) -> Result<Info, ApiError> {
+        let subject = format!("STREAM.INFO.{stream}");
+        let info: Info = self
+            .api(&subject, &serde_json::json!({}), left(deadline)?)
+            .await?;
+        let leadership = Leadership {
+            leader: info.cluster.leader.clone(),
+            since: info.cluster.leader_since.clone(),
+        };
+        self.leaderships().0.lock().insert(stream.to_owned(), leadership);
+        Ok(info)
     }
 }
 
@@ -207,4 +314,29 @@ fn left(deadline: Instant) -> Result<Duration, ApiError> {
         return Err(ApiError::Timeout);
     }
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heard(seconds: &[u64]) -> ClusterInfo {
+        let replica = |seconds: &u64| Replica {
+            active: seconds * 1_000_000_000,
+        };
+        ClusterInfo {
+            replicas: seconds.iter().map(replica).collect(),
+            ..ClusterInfo::default()
+        }
+    }
+
+    #[test]
+    fn a_leader_is_believed_while_a_majority_hears_it() {
+        assert!(heard(&[]).is_sure());
+        assert!(heard(&[0, 0]).is_sure());
+        assert!(heard(&[0, 100]).is_sure());
+        assert!(!heard(&[3, 100]).is_sure());
+        assert!(heard(&[2, 2, 9, 9]).is_sure());
+        assert!(!heard(&[2, 9, 9, 9]).is_sure());
+    }
 }

@@ -42,8 +42,9 @@ pub use publish::{Accepted, PublishError};
 pub use session_key::SessionKey;
 pub use shard::{Partition, Shard, Topology};
 pub use subject::{
-    FIRST, Inbox, chat_subject, close_subject, dead_letter_subject, escape_user, fanout_consumer,
-    inbox_stream, inbox_subject, invalidation_subject, is_mark, live_subject, lost_subject, unescape_user,
+    FIRST, Inbox, barrier_subject, chat_subject, close_subject, dead_letter_subject, escape_user,
+    fanout_consumer, inbox_stream, inbox_subject, invalidation_subject, is_barrier, is_mark, live_subject,
+    lost_subject, unescape_user,
 };
 pub use trials::PartitionTrials;
 pub use wire::{FORMAT, WireError};

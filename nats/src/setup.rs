@@ -32,7 +32,8 @@ pub struct SetupOptions {
     pub topology: Topology,
     /// The highest sequence that Postgres remembers of CHATS and INVALIDATIONS; 0 if none. When those streams have to
     /// be made, they begin far above it: what counted from 1 again would stand before every change of a chat's
-    /// participants, and before every client's registration.
+    /// participants, and before every client's registration. So do streams of inboxes, where a gateway may still want
+    /// to delete what was confirmed before.
     pub remembered: u64,
 }
 
@@ -265,7 +266,8 @@ async fn apply_stream(
 
 /// A stream that is made now, and how.
 fn first(wanted: &Value, remembered: u64) -> (Value, String) {
-    let counted_on = matches!(name(wanted).as_str(), "CHATS" | "INVALIDATIONS");
+    let name = name(wanted);
+    let counted_on = matches!(name.as_str(), "CHATS" | "INVALIDATIONS") || name.starts_with("INBOX_");
     if remembered == 0 || !counted_on {
         return (wanted.clone(), "create".to_owned());
     }

@@ -9,6 +9,9 @@ use crate::shard::{Partition, Shard, Topology};
 /// The reserved client of a user who has not registered one yet. Not a UUID, so it cannot be anybody's.
 pub const FIRST: &str = "first";
 
+/// See [`barrier_subject`].
+const BARRIER: &str = "barrier";
+
 /// Writes a user id as one subject token: what is not `[A-Za-z0-9_-]` becomes `=` and two upper-case hex
 /// digits. `=` itself is escaped, so the way back is unambiguous.
 pub fn escape_user(user_id: &UserId) -> String {
@@ -83,6 +86,21 @@ pub fn is_mark(subject: &str) -> bool {
     subject.split('.').nth(4) == Some("lost")
 }
 
+/// Where a barrier goes: `inbox.<shard>.barrier` in `INBOX_<shard>`, `$KV.<bucket>.barrier` in `KV_<bucket>`. No
+/// inbox, client, process or partition has that name.
+pub fn barrier_subject(stream: &str) -> String {
+    match (stream.strip_prefix("INBOX_"), stream.strip_prefix("KV_")) {
+        (Some(shard), _) => format!("inbox.{shard}.{BARRIER}"),
+        (_, Some(bucket)) => format!("$KV.{bucket}.{BARRIER}"),
+        (None, None) => unreachable!("{stream} takes no barriers"),
+    }
+}
+
+/// Whether a subject in an inboxes' stream is that of barriers.
+pub fn is_barrier(subject: &str) -> bool {
+    subject.split('.').count() == 3 && subject.ends_with(BARRIER)
+}
+
 /// `live.<gateway>`: notices and beacons for one gateway process.
 pub fn live_subject(gateway: &str) -> String {
     format!("live.{gateway}")
@@ -149,6 +167,9 @@ mod tests {
         assert_eq!(lost_subject(&subject), format!("{subject}.lost"));
         assert!(is_mark(&lost_subject(&subject)) && !is_mark(&subject));
         assert!(!is_mark("inbox.07.lost.first"));
+        assert_eq!(barrier_subject("INBOX_07"), "inbox.07.barrier");
+        assert_eq!(barrier_subject("KV_SESSIONS"), "$KV.SESSIONS.barrier");
+        assert!(is_barrier("inbox.07.barrier") && !is_barrier("inbox.07.barrier.first"));
         assert_eq!(inbox_stream(Shard(7)), "INBOX_07");
         assert_eq!(fanout_consumer(Partition(31)), "fanout-31");
         assert_eq!(

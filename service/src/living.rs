@@ -15,7 +15,7 @@ use crate::instances::{Instance, subject};
 /// How often the list is read without being asked.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// A reading that takes longer has failed.
-const POLL_TIMEOUT: Duration = Duration::from_secs(1);
+const POLL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The instances of a kind at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
