@@ -113,8 +113,7 @@ impl Bus {
                 self.pass_log(stream, left(deadline)?).await?;
                 self.last_of_leader(stream, subjects, 0, deadline).await
             }
-            Err(PublishError::Unknown(error)) => Err(error),
-            Err(error @ PublishError::TooLarge) => Err(ApiError::Malformed(error.to_string())),
+            Err(error) => Err(not_published(error)),
         }
     }
 
@@ -263,6 +262,14 @@ impl Bus {
     /// Returns when a leader of the stream has applied all that was acknowledged before. It has deleted nothing; that is
     /// refused by nobody, also where nothing can be stored.
     async fn pass_log(&self, stream: &str, timeout: Duration) -> Result<(), ApiError> {
+        if stream.starts_with("KV_") {
+            // Buckets deny deletions.
+            return self
+                .barrier(stream, timeout)
+                .await
+                .map(drop)
+                .map_err(not_published);
+        }
         // Far beyond the last one.
         self.delete_message(stream, u64::MAX, timeout).await
     }
@@ -304,6 +311,13 @@ impl Bus {
         };
         self.leaderships().0.lock().insert(stream.to_owned(), leadership);
         Ok(info)
+    }
+}
+
+fn not_published(error: PublishError) -> ApiError {
+    match error {
+        PublishError::Unknown(error) => error,
+        error => ApiError::Malformed(format!("no barrier can be published: {error}")),
     }
 }
 
