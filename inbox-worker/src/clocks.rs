@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tidings_metadata::Metadata;
+use tidings_metadata::{Metadata, in_time};
 use tidings_protocol::Timestamp;
 use tidings_service::{Condition, Context};
 use tokio::time::Instant;
+
+use crate::QUESTION_TIMEOUT;
 
 /// Clocks that differ by more do not agree, in milliseconds.
 const DIFFERENCE_MAX_MS: i64 = 60_000;
@@ -80,9 +82,7 @@ impl Clocks {
     /// What time it is, if this machine's clock and Postgres' agree.
     pub(crate) async fn agreed(&self) -> Result<Moment, ClockError> {
         let before = (self.own)();
-        let postgres = self
-            .metadata
-            .clock()
+        let postgres = in_time(QUESTION_TIMEOUT, self.metadata.clock())
             .await
             .map_err(|error| ClockError::Unknown(error.to_string()))?;
         let read_at = Instant::now();

@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
+use tidings_metadata::in_time;
 use tidings_nats::{
     ApiError, Entry, Event, Lost, PublishError, Shard, StoredMessage, inbox_stream, is_barrier, is_mark,
 };
 use tidings_protocol::{ChatId, Timestamp, TrimReason};
 use tidings_service::Context;
 
+use crate::QUESTION_TIMEOUT;
 use crate::clocks::{ClockError, Clocks, Moment};
 
 /// What this worker is alone with.
@@ -68,7 +70,8 @@ pub(crate) async fn run(context: Context, clocks: Clocks, retention: Duration) {
         while round(&context, &clocks, retention).await == Turn::Cut && !context.stopping.is_cancelled() {}
     }
     // Another worker need not wait for it to run out.
-    let _ = context.metadata.return_lease(LEASE, context.boot_id.0).await;
+    let returned = context.metadata.return_lease(LEASE, context.boot_id.0);
+    let _ = in_time(QUESTION_TIMEOUT, returned).await;
 }
 
 /// Looks at every stream once. Cut if one has more to expire.
@@ -76,10 +79,8 @@ async fn round(context: &Context, clocks: &Clocks, retention: Duration) -> Turn 
     let mut round = Turn::Done;
     let mut moment = None;
     for shard in context.topology.shards() {
-        let lease = context
-            .metadata
-            .take_lease(LEASE, context.boot_id.0, LEASE_LASTS)
-            .await;
+        let lease = context.metadata.take_lease(LEASE, context.boot_id.0, LEASE_LASTS);
+        let lease = in_time(QUESTION_TIMEOUT, lease).await;
         if !matches!(lease, Ok(true)) || context.stopping.is_cancelled() {
             return Turn::Done;
         }

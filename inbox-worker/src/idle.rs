@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use tidings_metadata::{DatabaseError, OutboxKey};
+use tidings_metadata::{DatabaseError, OutboxKey, in_time};
 use tidings_nats::{ApiError, SESSIONS, SessionKey, inbox_stream};
 use tidings_protocol::{ClientId, UserId};
 use tidings_service::{Context, LivingWatch, outbox};
 
 use crate::clocks::{ClockError, Clocks};
+use crate::{QUESTION_TIMEOUT, WORK_TIMEOUT};
 
 /// How often clients are looked at: one is idle so much later than it could be, at most a tenth of its time.
 const INTERVAL_MAX: Duration = Duration::from_mins(10);
@@ -62,10 +63,11 @@ async fn round(
     idle_after: Duration,
 ) -> Result<(), IdleError> {
     let soon = idle_after.checked_sub(WARNING).unwrap_or(idle_after);
-    let warned = context.metadata.count_unseen(soon).await?;
+    let warned = in_time(QUESTION_TIMEOUT, context.metadata.count_unseen(soon)).await?;
     metrics::gauge!("tidings_clients_idle_soon").set(warned as f64);
     for _ in 0..LOOKS_MAX {
-        let unseen = context.metadata.unseen_clients(idle_after, CLIENTS_MAX).await?;
+        let unseen = context.metadata.unseen_clients(idle_after, CLIENTS_MAX);
+        let unseen = in_time(QUESTION_TIMEOUT, unseen).await?;
         if unseen.is_empty() {
             return Ok(());
         }
@@ -73,7 +75,8 @@ async fn round(
             if context.stopping.is_cancelled() {
                 return Ok(());
             }
-            idle(context, clocks, gateways, user_id, *client_id, idle_after).await?;
+            let idled = idle(context, clocks, gateways, user_id, *client_id, idle_after);
+            in_time(WORK_TIMEOUT, idled).await?;
         }
         if unseen.len() < CLIENTS_MAX as usize {
             return Ok(());

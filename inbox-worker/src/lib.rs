@@ -11,6 +11,7 @@ mod relay;
 mod sweep;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidings_protocol::Timestamp;
 use tidings_service::{Context, LivingWatch, Registration, clock};
@@ -19,6 +20,11 @@ use tokio_util::sync::CancellationToken;
 use crate::clocks::Clocks;
 
 pub use config::InboxWorkerConfig;
+
+/// For one question to Postgres, above its own limits.
+pub(crate) const QUESTION_TIMEOUT: Duration = Duration::from_secs(15);
+/// For a piece of work that asks Postgres and NATS several things; nothing is lost when it is given up.
+pub(crate) const WORK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Works until the service is asked to stop.
 pub async fn run(config: InboxWorkerConfig, context: Context) -> anyhow::Result<()> {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use tidings_metadata::in_time;
 use tidings_service::Context;
+
+use crate::QUESTION_TIMEOUT;
 
 /// How often.
 const INTERVAL: Duration = Duration::from_mins(1);
@@ -19,7 +22,7 @@ pub(crate) async fn run(context: Context) {
         .await
         .is_some()
     {
-        match context.metadata.prune(ROWS_MAX).await {
+        match in_time(QUESTION_TIMEOUT, context.metadata.prune(ROWS_MAX)).await {
             Ok(pruned) => {
                 metrics::counter!("tidings_pruned_rows_total", "table" => "requests")
                     .increment(pruned.requests);

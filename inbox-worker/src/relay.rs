@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tidings_metadata::OutboxKey;
+use tidings_metadata::{OutboxKey, in_time};
 use tidings_service::{Context, outbox};
+
+use crate::{QUESTION_TIMEOUT, WORK_TIMEOUT};
 
 /// How often the outbox is looked at: what was left waits for about this and [`AGE_MIN`].
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -28,7 +30,8 @@ pub(crate) async fn run(context: Context) {
         .await
         .is_some()
     {
-        match context.metadata.unsent_keys(AGE_MIN, skip, KEYS_MAX).await {
+        let unsent = context.metadata.unsent_keys(AGE_MIN, skip, KEYS_MAX);
+        match in_time(QUESTION_TIMEOUT, unsent).await {
             Ok(keys) => {
                 metrics::gauge!("tidings_outbox_waiting_keys").set(f64::from(skip) + keys.len() as f64);
                 let last = keys.len() < KEYS_MAX as usize;
@@ -43,8 +46,8 @@ pub(crate) async fn run(context: Context) {
 /// Says how many keys could not be published.
 async fn relay(context: &Context, keys: Vec<OutboxKey>) -> u32 {
     let flush = |key: OutboxKey| async move {
-        let flushed = outbox::flush(&context.metadata, &context.bus, &context.topology, key.clone()).await;
-        match flushed {
+        let flushed = outbox::flush(&context.metadata, &context.bus, &context.topology, key.clone());
+        match in_time(WORK_TIMEOUT, flushed).await {
             Ok(flushed) if flushed.is_empty() => {}
             Ok(flushed) => {
                 metrics::counter!("tidings_outbox_relayed_total").increment(flushed.len() as u64);

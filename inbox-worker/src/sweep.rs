@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use tidings_metadata::{DatabaseError, InboxSweep};
+use tidings_metadata::{DatabaseError, InboxSweep, in_time};
 use tidings_nats::{ApiError, Inbox, Shard, inbox_stream, inbox_subject, lost_subject};
 use tidings_service::Context;
+
+use crate::{QUESTION_TIMEOUT, WORK_TIMEOUT};
 
 /// How often the list is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -46,7 +48,8 @@ pub(crate) async fn run(context: Context) {
         .await
         .is_some()
     {
-        match context.metadata.inboxes_to_sweep(AGAIN_AFTER, SWEEPS_MAX).await {
+        let sweeps = context.metadata.inboxes_to_sweep(AGAIN_AFTER, SWEEPS_MAX);
+        match in_time(QUESTION_TIMEOUT, sweeps).await {
             Ok(sweeps) => {
                 metrics::gauge!("tidings_inbox_sweeps_waiting").set(sweeps.len() as f64);
                 futures::stream::iter(sweeps)
@@ -59,7 +62,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 async fn try_sweep(context: &Context, listed: InboxSweep) {
-    match sweep(context, &listed).await {
+    match in_time(WORK_TIMEOUT, sweep(context, &listed)).await {
         Ok(deleted) => {
             metrics::counter!("tidings_inbox_sweeps_total").increment(1);
             if deleted > 0 {
@@ -70,7 +73,8 @@ async fn try_sweep(context: &Context, listed: InboxSweep) {
         Err(error) => {
             tracing::warn!(client.id = %listed.client, %error, "an inbox is not emptied yet; later again");
             // Behind those that wait for their first try.
-            let _ = context.metadata.inbox_swept(&listed, false).await;
+            let noted = context.metadata.inbox_swept(&listed, false);
+            let _ = in_time(QUESTION_TIMEOUT, noted).await;
         }
     }
 }
