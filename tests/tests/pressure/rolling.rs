@@ -55,15 +55,9 @@ async fn every_process_is_replaced_while_people_write() {
     }
     for name in &names {
         workload.until_accepted(workload.accepted() + between).await;
-        // A server hands its leaders and clients to the others before it stops.
-        let (signal, told) = if name.starts_with("nats") {
-            (Signal::SIGUSR2, "lame duck")
-        } else {
-            (Signal::SIGTERM, "SIGTERM")
-        };
-        recorder.happened(Happening::begins(told, name));
-        system.signal_and_wait(name, signal).await;
-        recorder.happened(Happening::ends(told, name));
+        recorder.happened(Happening::begins("SIGTERM", name));
+        system.signal_and_wait(name, Signal::SIGTERM).await;
+        recorder.happened(Happening::ends("SIGTERM", name));
     }
     workload.until_accepted(workload.accepted() + between).await;
     let report = workload.finish().await;
