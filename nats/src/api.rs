@@ -22,7 +22,7 @@ const MESSAGE_NOT_FOUND: u16 = 10037;
 /// Error code of deleting a sequence that holds nothing, between others that do.
 const SEQUENCE_NOT_FOUND: u16 = 10043;
 /// Error code of a deletion that failed, whatever the reason.
-const DELETE_FAILED: u16 = 10057;
+pub(crate) const DELETE_FAILED: u16 = 10057;
 /// The reasons of a [`DELETE_FAILED`] that say that there is nothing: before the stream's first message, and beyond
 /// its last one.
 const NOTHING_TO_DELETE: [&str; 2] = ["no message found", "stream store EOF"];

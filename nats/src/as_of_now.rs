@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use crate::api::{ApiError, Bus};
+use crate::api::{ApiError, Bus, DELETE_FAILED};
 use crate::direct_get::{LastBySubject, MULTI_LAST_MAX, MultiLast, StoredMessage};
 use crate::publish::PublishError;
 use crate::subject::barrier_subject;
@@ -108,8 +108,12 @@ impl Bus {
                 self.remove_barrier(stream, barrier);
                 found
             }
-            // It must be readable all the same.
-            Err(PublishError::StreamFull(_) | PublishError::SubjectFull) => {
+            // Full, or its disk takes nothing more: it must be readable all the same.
+            Err(
+                PublishError::StreamFull(_)
+                | PublishError::SubjectFull
+                | PublishError::Unknown(ApiError::Refused { .. }),
+            ) => {
                 self.pass_log(stream, left(deadline)?).await?;
                 self.last_of_leader(stream, subjects, 0, deadline).await
             }
@@ -271,7 +275,14 @@ impl Bus {
                 .map_err(not_published);
         }
         // Far beyond the last one.
-        self.delete_message(stream, u64::MAX, timeout).await
+        match self.delete_message(stream, u64::MAX, timeout).await {
+            // A disk that takes nothing more: tried, and so applied.
+            Err(ApiError::Refused {
+                code: DELETE_FAILED,
+                description,
+            }) if !description.contains("not permitted") => Ok(()),
+            passed => passed,
+        }
     }
 
     /// Who led when it was looked last, or leads now.
