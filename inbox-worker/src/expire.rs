@@ -57,6 +57,10 @@ enum Turn {
     Cut,
 }
 
+/// Up to where each stream was read whose turn was cut, and the latest moment at which something before that was stored:
+/// what was kept there is not read again in this round.
+type Places = BTreeMap<Shard, (u64, Timestamp)>;
+
 /// Expires until the service is asked to stop.
 pub(crate) async fn run(context: Context, clocks: Clocks, retention: Duration) {
     let mut interval = tokio::time::interval((retention / 10).clamp(INTERVAL_MIN, INTERVAL_MAX));
@@ -67,7 +71,10 @@ pub(crate) async fn run(context: Context, clocks: Clocks, retention: Duration) {
         .await
         .is_some()
     {
-        while round(&context, &clocks, retention).await == Turn::Cut && !context.stopping.is_cancelled() {}
+        let mut places = Places::new();
+        while round(&context, &clocks, retention, &mut places).await == Turn::Cut
+            && !context.stopping.is_cancelled()
+        {}
     }
     // Another worker need not wait for it to run out.
     let returned = context.metadata.return_lease(LEASE, context.boot_id.0);
@@ -75,7 +82,7 @@ pub(crate) async fn run(context: Context, clocks: Clocks, retention: Duration) {
 }
 
 /// Looks at every stream once. Cut if one has more to expire.
-async fn round(context: &Context, clocks: &Clocks, retention: Duration) -> Turn {
+async fn round(context: &Context, clocks: &Clocks, retention: Duration, places: &mut Places) -> Turn {
     let mut round = Turn::Done;
     let mut moment = None;
     for shard in context.topology.shards() {
@@ -84,7 +91,7 @@ async fn round(context: &Context, clocks: &Clocks, retention: Duration) -> Turn 
         if !matches!(lease, Ok(true)) || context.stopping.is_cancelled() {
             return Turn::Done;
         }
-        match expire(context, clocks, shard, retention, &mut moment).await {
+        match expire(context, clocks, shard, retention, &mut moment, places).await {
             Ok(Turn::Done) => {}
             Ok(Turn::Cut) => round = Turn::Cut,
             Err(error) => {
@@ -103,6 +110,7 @@ async fn expire(
     shard: Shard,
     retention: Duration,
     moment: &mut Option<Moment>,
+    places: &mut Places,
 ) -> Result<Turn, ExpireError> {
     let bus = &context.bus;
     let stream = inbox_stream(shard);
@@ -115,7 +123,9 @@ async fn expire(
     if bounds.messages == 0 || bounds.first_stored_at >= moment.minus(retention) {
         return Ok(Turn::Done);
     }
-    let (mut from, mut newest) = (bounds.first_sequence, bounds.first_stored_at);
+    let (mut from, mut newest) = places
+        .remove(&shard)
+        .unwrap_or((bounds.first_sequence, bounds.first_stored_at));
     for _ in 0..BATCHES_MAX {
         let subjects = format!("inbox.{shard}.>");
         let (messages, more) = bus
@@ -136,6 +146,7 @@ async fn expire(
             return Ok(Turn::Done);
         }
     }
+    places.insert(shard, (from, newest));
     Ok(Turn::Cut)
 }
 

@@ -71,14 +71,24 @@ async fn round(
         if unseen.is_empty() {
             return Ok(());
         }
+        let mut failed = false;
         for (user_id, client_id) in &unseen {
             if context.stopping.is_cancelled() {
                 return Ok(());
             }
             let idled = idle(context, clocks, gateways, user_id, *client_id, idle_after);
-            in_time(WORK_TIMEOUT, idled).await?;
+            match in_time(WORK_TIMEOUT, idled).await {
+                Ok(()) => {}
+                Err(IdleError::Clock(error)) => return Err(error.into()),
+                Err(error) => {
+                    // Its shard does not answer, say; those behind it are no worse for that.
+                    tracing::warn!(client.id = %client_id, %error, "a client could not be made idle; the next round tries again");
+                    failed = true;
+                }
+            }
         }
-        if unseen.len() < CLIENTS_MAX as usize {
+        // Those that failed would be found again.
+        if failed || unseen.len() < CLIENTS_MAX as usize {
             return Ok(());
         }
     }
