@@ -77,7 +77,12 @@ impl Ends {
             metrics::counter!("tidings_end_checks_total").increment(1);
             match self.ask(shard, &questions).await {
                 Ok(last) => answer(questions, &last),
-                Err(error) => tracing::debug!(%shard, %error, "where inboxes end is not known"),
+                Err(error) => {
+                    tracing::debug!(%shard, %error, "where inboxes end is not known");
+                    // Whoever came meanwhile learns it at once, and not after as many rounds as there are before it:
+                    // readings hold places that other shards wait for.
+                    line.lock().waiting.clear();
+                }
             }
         }
     }

@@ -320,6 +320,8 @@ impl Session {
     }
 
     async fn ending(&mut self, ending: Ending) -> End {
+        // It holds a place that others wait for, and is not gone on with.
+        self.reading = None;
         match ending {
             Ending::Asked(CloseReason::Replaced) => End::because(CloseCode::Replaced, ErrorCode::Replaced),
             Ending::Asked(CloseReason::Removed) => {

@@ -60,7 +60,7 @@ pub(super) enum Move {
     Mail,
     /// A replica that misses so many of the newest entries answers the reading, with so many entries at most.
     Answer { behind: usize, most: usize },
-    /// The leader says what follows.
+    /// It is said what follows, as of now.
     Finish,
     /// The session gets the answer.
     Return,

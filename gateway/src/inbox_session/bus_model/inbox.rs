@@ -132,7 +132,7 @@ impl Inbox {
         true
     }
 
-    /// The leader says whether anything follows, and gives it.
+    /// It is said whether anything follows, as of now, and given.
     pub(super) fn finish(&mut self) -> bool {
         let Some(Stage::Answered { entries, last }) = &mut self.reading else {
             return false;
