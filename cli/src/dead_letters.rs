@@ -104,10 +104,8 @@ impl Letter {
 /// Every letter that is there now, oldest first.
 async fn letters(bus: &Bus) -> anyhow::Result<Vec<LetterMessage>> {
     let read = || format!("cannot read the stream {DEAD_LETTERS}");
-    let last = bus
-        .last_sequence(DEAD_LETTERS, TIMEOUT)
-        .await
-        .with_context(read)?;
+    let bounds = bus.stream_bounds(DEAD_LETTERS, TIMEOUT).await;
+    let last = bounds.with_context(read)?.last_sequence;
     let (mut letters, mut from) = (Vec::new(), 1);
     while from <= last {
         let Some(letter) = bus.letter_from(from, TIMEOUT).await.with_context(read)? else {

@@ -8,7 +8,7 @@ use clap::Arg;
 use serde_json::Value;
 use tidings_metadata::Metadata;
 use tidings_nats::setup::{self, Change, SetupError, SetupOptions, stream_config};
-use tidings_nats::{ApiError, Bus, CHATS, INVALIDATIONS};
+use tidings_nats::{ApiError, Bus, CHATS};
 use tidings_service::{CommonConfig, NatsConnection, NatsSettings, Secret};
 use tokio::time::{Instant, sleep};
 
@@ -116,7 +116,7 @@ pub(crate) async fn apply_tables(postgres_url: &str, dry_run: bool) -> anyhow::R
 
 /// Brings streams, consumers and buckets to what this version needs, or with `dry_run` only says what it would do.
 /// Without `replicas`, streams keep the copies they have. `remembered` is [`Tables::remembered`], waited for only if
-/// CHATS or INVALIDATIONS has to be made.
+/// a stream has to be made that must count on.
 pub(crate) async fn apply_streams(
     nats: &NatsSettings,
     replicas: Option<u8>,
@@ -126,15 +126,11 @@ pub(crate) async fn apply_streams(
     let connection = NatsConnection::connect(nats, "tidings-setup").await?;
     let bus = Bus::new(connection.client().clone());
     let chats = patiently(|| stream_config(&bus, CHATS)).await?;
-    let invalidations = patiently(|| stream_config(&bus, INVALIDATIONS)).await?;
+    let is_one_lost = patiently(|| setup::is_one_lost(&bus)).await?;
     let copies = chats.as_ref().and_then(copies);
     let options = SetupOptions {
         replicas: replicas.or(copies).unwrap_or(1),
-        remembered: if chats.is_some() && invalidations.is_some() {
-            0
-        } else {
-            remembered.await?
-        },
+        remembered: if is_one_lost { remembered.await? } else { 0 },
         ..SetupOptions::default()
     };
     Ok(patiently(|| setup::apply(&bus, &options, dry_run)).await?)

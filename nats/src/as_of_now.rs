@@ -21,15 +21,16 @@ use tokio::time::Instant;
 use crate::api::{ApiError, Bus, DELETE_FAILED};
 use crate::direct_get::{LastBySubject, MULTI_LAST_MAX, MultiLast, StoredMessage};
 use crate::publish::PublishError;
-use crate::subject::barrier_subject;
+use crate::subject::{barrier_subject, takes_barriers};
 
 /// Before a replica that was behind is asked again; doubles each time.
 const BEHIND_DELAY: Duration = Duration::from_millis(20);
 /// A replica that is further behind than this is catching up, which can take minutes: the leader is asked instead.
 const BEHIND_MAX: Duration = Duration::from_millis(300);
 /// Questions to a leader at once.
-const LEADER_QUESTIONS_MAX: usize = 32;
-/// A server that was not heard for this long may have voted for another leader: it waits 4 s before it does.
+const LEADER_QUESTIONS_MAX: usize = 8;
+/// A server stands for election when it has heard no leader for 4 s. So a leader that a majority was heard by more lately
+/// is one, but for the moment in which another that could not hear it is elected.
 const HEARD_WITHIN: Duration = Duration::from_secs(3);
 /// Before a leader that was not sure is asked again.
 const UNSURE_DELAY: Duration = Duration::from_millis(100);
@@ -63,7 +64,7 @@ struct ClusterInfo {
 
 #[derive(Debug, Deserialize)]
 struct Replica {
-    /// How long ago it was heard, in nanoseconds.
+    /// How long ago it was heard, in nanoseconds; 0 if never since this one leads.
     #[serde(default)]
     active: u64,
 }
@@ -74,9 +75,10 @@ struct State {
 }
 
 impl ClusterInfo {
-    /// Whether a majority was heard so lately that none other can have been elected.
+    /// Whether a majority was heard so lately that hardly another can have been elected.
     fn is_sure(&self) -> bool {
-        let heard = |replica: &&Replica| Duration::from_nanos(replica.active) < HEARD_WITHIN;
+        let heard =
+            |replica: &&Replica| replica.active > 0 && Duration::from_nanos(replica.active) < HEARD_WITHIN;
         // The leader itself is not among them.
         let heard = 1 + self.replicas.iter().filter(heard).count();
         2 * heard > 1 + self.replicas.len()
@@ -93,7 +95,7 @@ impl ClusterInfo {
 impl Bus {
     /// The last message of each subject that has one, as of now: whatever was acknowledged before the call is in it.
     /// For inboxes' streams and buckets. Subjects may have wildcards in buckets; all of them together match at most
-    /// 1,023. A message of another subject may be among them. Costs two small requests, and fails when nobody who is
+    /// 1,023. A message of another subject may be among them. Costs three small requests, and fails when nobody who is
     /// asked comes up to now in time.
     pub async fn last_by_subjects_now(
         &self,
@@ -108,12 +110,13 @@ impl Bus {
                 self.remove_barrier(stream, barrier);
                 found
             }
-            // Full, or its disk takes nothing more: it must be readable all the same.
+            // Full, or its disk takes nothing more: it must be readable all the same. A bucket is not: its subjects
+            // have wildcards, of which a leader tells one message.
             Err(
                 PublishError::StreamFull(_)
                 | PublishError::SubjectFull
                 | PublishError::Unknown(ApiError::Refused { .. }),
-            ) => {
+            ) if !stream.starts_with("KV_") => {
                 self.pass_log(stream, left(deadline)?).await?;
                 self.last_of_leader(stream, subjects, 0, deadline).await
             }
@@ -162,7 +165,17 @@ impl Bus {
     /// before the call is not beyond it.
     pub async fn last_sequence(&self, stream: &str, timeout: Duration) -> Result<u64, ApiError> {
         let deadline = Instant::now() + timeout;
-        self.pass_log(stream, timeout).await?;
+        if takes_barriers(stream) {
+            match self.barrier(stream, timeout).await {
+                Ok(barrier) => {
+                    self.remove_barrier(stream, barrier);
+                    return Ok(barrier);
+                }
+                Err(PublishError::StreamFull(_) | PublishError::SubjectFull) => {}
+                Err(error) => return Err(not_published(error)),
+            }
+        }
+        self.pass_log(stream, left(deadline)?).await?;
         let mut before = self.known_leadership(stream, deadline).await?;
         loop {
             let info = self.leader_info(stream, deadline).await?;
@@ -172,6 +185,7 @@ impl Bus {
                 return Ok(last);
             }
             before = after;
+            tokio::time::sleep(UNSURE_DELAY.min(left(deadline)?)).await;
             self.pass_log(stream, left(deadline)?).await?;
         }
     }
@@ -266,14 +280,6 @@ impl Bus {
     /// Returns when a leader of the stream has applied all that was acknowledged before. It has deleted nothing; that is
     /// refused by nobody, also where nothing can be stored.
     async fn pass_log(&self, stream: &str, timeout: Duration) -> Result<(), ApiError> {
-        if stream.starts_with("KV_") {
-            // Buckets deny deletions.
-            return self
-                .barrier(stream, timeout)
-                .await
-                .map(drop)
-                .map_err(not_published);
-        }
         // Far beyond the last one.
         match self.delete_message(stream, u64::MAX, timeout).await {
             // A disk that takes nothing more: tried, and so applied.
@@ -347,7 +353,7 @@ mod tests {
 
     fn heard(seconds: &[u64]) -> ClusterInfo {
         let replica = |seconds: &u64| Replica {
-            active: seconds * 1_000_000_000,
+            active: seconds * 1_000_000_000 + 1,
         };
         ClusterInfo {
             replicas: seconds.iter().map(replica).collect(),
@@ -363,5 +369,10 @@ mod tests {
         assert!(!heard(&[3, 100]).is_sure());
         assert!(heard(&[2, 2, 9, 9]).is_sure());
         assert!(!heard(&[2, 9, 9, 9]).is_sure());
+        let never = ClusterInfo {
+            replicas: vec![Replica { active: 0 }, Replica { active: 0 }],
+            ..ClusterInfo::default()
+        };
+        assert!(!never.is_sure());
     }
 }

@@ -179,7 +179,7 @@ impl Bus {
     }
 
     /// The first message of a subject from a sequence on, asked of the stream's leader. Slower than Direct Get, which
-    /// may be further behind; one that was elected just now may be behind too ([`Self::last_by_subjects_now`]).
+    /// may be behind; a leader that was deposed and does not know is behind, too ([`Self::last_by_subjects_now`]).
     pub async fn leader_next(
         &self,
         stream: &str,

@@ -19,9 +19,11 @@ const CONCURRENT_MAX: usize = 16;
 const STREAM_NOT_FOUND: u16 = 10059;
 
 /// How far above what is remembered a stream begins that has to be made anew. Messages leave no trace in Postgres: at
-/// 10,000 a second, this many take five days, and chats change more often. Sequences stay below 2^53 for two million
-/// such leaps.
+/// 10,000 a second, this many take five days, and chats change more often. Sequences of CHATS stay below 2^53 for two
+/// million such leaps, those of inboxes, which no client sees, for two thousand.
 const LEAP: u64 = 1 << 32;
+/// How much faster a stream of inboxes may count than CHATS: an event becomes an entry for each of 300 clients at most.
+const ENTRIES_OF_EVENT: u64 = 1 << 10;
 
 /// What a system is set up with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -264,15 +266,52 @@ async fn apply_stream(
     }))
 }
 
+/// How fast a stream counts, beside CHATS, that must count on if it has to be made anew.
+fn counts_on(name: &str) -> Option<u64> {
+    match name {
+        "CHATS" | "INVALIDATIONS" => Some(1),
+        _ if name.starts_with("INBOX_") => Some(ENTRIES_OF_EVENT),
+        _ => None,
+    }
+}
+
+/// Whether a stream is missing for which [`SetupOptions::remembered`] matters.
+pub async fn is_one_lost(bus: &Bus) -> Result<bool, SetupError> {
+    #[derive(serde::Deserialize)]
+    struct Page {
+        total: usize,
+        streams: Option<Vec<String>>,
+    }
+    let options = SetupOptions {
+        topology: existing(bus).await?.unwrap_or_default(),
+        ..SetupOptions::default()
+    };
+    let mut there = std::collections::HashSet::new();
+    loop {
+        let body = json!({ "offset": there.len() });
+        let page = bus.api::<Page>("STREAM.NAMES", &body, TIMEOUT).await;
+        let page = page.map_err(|error| SetupError::Api {
+            what: "the streams' names".to_owned(),
+            error,
+        })?;
+        let before = there.len();
+        there.extend(page.streams.into_iter().flatten());
+        if there.len() >= page.total || there.len() == before {
+            break;
+        }
+    }
+    let wanted = streams(&options);
+    let mut wanted = wanted.iter().map(name);
+    Ok(wanted.any(|name| counts_on(&name).is_some() && !there.contains(&name)))
+}
+
 /// A stream that is made now, and how.
 fn first(wanted: &Value, remembered: u64) -> (Value, String) {
-    let name = name(wanted);
-    let counted_on = matches!(name.as_str(), "CHATS" | "INVALIDATIONS") || name.starts_with("INBOX_");
-    if remembered == 0 || !counted_on {
+    let Some(times) = counts_on(&name(wanted)).filter(|_| remembered > 0) else {
         return (wanted.clone(), "create".to_owned());
-    }
+    };
     let mut wanted = wanted.clone();
-    wanted["first_seq"] = json!(remembered + LEAP);
+    wanted["first_seq"] = json!((remembered + LEAP) * times);
     (
         wanted,
         format!("create, above the lost one's sequence {remembered}"),
@@ -399,6 +438,20 @@ mod tests {
             ] {
                 assert!(!stream[field].is_null(), "{} has no {field}", stream["name"]);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_made_anew_counts_on() {
+        for stream in streams(&SetupOptions::default()) {
+            let begins = |remembered| first(&stream, remembered).0["first_seq"].as_u64();
+            assert_eq!(begins(0), None);
+            let expected = match name(&stream).as_str() {
+                "CHATS" | "INVALIDATIONS" => Some(7 + LEAP),
+                name if name.starts_with("INBOX_") => Some((7 + LEAP) * ENTRIES_OF_EVENT),
+                _ => None,
+            };
+            assert_eq!(begins(7), expected, "{}", stream["name"]);
         }
     }
 

@@ -96,6 +96,11 @@ pub fn barrier_subject(stream: &str) -> String {
     }
 }
 
+/// Whether [`barrier_subject`] has a subject for this stream.
+pub(crate) fn takes_barriers(stream: &str) -> bool {
+    stream.starts_with("INBOX_") || stream.starts_with("KV_")
+}
+
 /// Whether a subject in an inboxes' stream is that of barriers.
 pub fn is_barrier(subject: &str) -> bool {
     subject.split('.').count() == 3 && subject.ends_with(BARRIER)

@@ -90,7 +90,7 @@ impl LivingWatch {
 
     async fn read(&self) -> anyhow::Result<()> {
         let as_of = Instant::now();
-        // As of the leader: a replica that is behind would leave out who has just come.
+        // As of now: a replica that is behind would leave out who has just come.
         let messages = self
             .bus
             .last_by_subjects_now(
