@@ -20,6 +20,8 @@ use self::workers::{Chat, Worker};
 pub(super) struct Entry {
     /// None for a mark.
     pub(super) chat: Option<usize>,
+    /// Which event it holds; None for a mark, and where events are not told apart.
+    pub(super) event: Option<u64>,
     pub(super) bytes: usize,
     /// Of a version that this gateway does not know: it is kept and not delivered.
     pub(super) unreadable: bool,
@@ -76,6 +78,9 @@ pub(super) enum Move {
     Expire,
     /// An entry that this gateway cannot read is stored.
     StoreUnreadable,
+    /// An event is worked on again whose entry is confirmed and gone, and a server that has forgotten the entry's id
+    /// stores it once more.
+    StoreAgain,
     /// The gateway asks a replica that misses so many of the newest entries for the last sequence.
     Check { behind: usize },
     /// The gateway was reconnected, or the session has waited long for the fence.
@@ -97,6 +102,8 @@ pub(super) struct World {
     pub(super) bytes: usize,
     /// Entries that nobody will tell of: only a check finds them.
     pub(super) untold: bool,
+    /// Entries say which event they hold. The session remembers them in order, which makes many more states.
+    pub(super) events: bool,
 }
 
 impl World {
@@ -111,6 +118,7 @@ impl World {
             client: Client::new(chats),
             bytes,
             untold: false,
+            events: false,
         };
         world.tell(Input::Start);
         world
@@ -146,12 +154,14 @@ impl World {
                 self.untold = true;
                 let entry = Entry {
                     chat: None,
+                    event: None,
                     bytes: self.bytes,
                     unreadable: true,
                 };
                 self.inbox.store(entry);
                 true
             }
+            Move::StoreAgain => self.store_again(),
             Move::Check { behind } => self.check(behind),
             Move::Doubt => {
                 self.gateway.doubt();
@@ -173,7 +183,7 @@ impl World {
                     self.client.deliver(delivery, body, entry);
                 }
                 Action::Delete { sequence } => {
-                    self.client.check_delete(sequence);
+                    self.client.check_delete(sequence, self.inbox.any(sequence).event);
                     self.inbox.deleting.insert(sequence);
                 }
                 Action::Read(reading) => self.inbox.ask(reading),
@@ -212,7 +222,7 @@ impl World {
             .entries
             .into_iter()
             .filter(|(_, entry)| !entry.unreadable)
-            .map(|(sequence, entry)| stored(sequence, entry.bytes))
+            .map(|(sequence, entry)| stored(sequence, entry))
             .collect();
         self.tell(Input::Read {
             entries,
@@ -264,11 +274,21 @@ impl World {
         // A mark that takes the place of a mark is stored before that one is deleted, as any other.
         let mark = Entry {
             chat: None,
+            event: None,
             bytes: self.bytes,
             unreadable: false,
         };
         self.inbox.store(mark);
         self.inbox.remove(oldest);
+        self.untold = true;
+        true
+    }
+
+    fn store_again(&mut self) -> bool {
+        let Some(entry) = self.inbox.newest_gone(&self.client.known) else {
+            return false;
+        };
+        self.inbox.store(entry);
         self.untold = true;
         true
     }
@@ -339,11 +359,11 @@ impl World {
 }
 
 /// An entry as the session sees it.
-pub(super) fn stored(sequence: u64, bytes: usize) -> Stored<u64> {
+pub(super) fn stored(sequence: u64, entry: Entry) -> Stored<u64> {
     Stored {
         sequence,
-        bytes,
-        event: None,
+        bytes: entry.bytes,
+        event: entry.event,
         body: sequence,
     }
 }

@@ -93,7 +93,8 @@ impl Schedule {
             },
             52..=54 => Move::Expire,
             55 => Move::StoreUnreadable,
-            56..=58 => Move::Silence { worker },
+            56 => Move::StoreAgain,
+            57 | 58 => Move::Silence { worker },
             59 => Move::Die { worker },
             60 => Move::Expel { worker },
             61 => Move::Replace,
@@ -130,6 +131,7 @@ fn run(seed: u64, log: &mut Vec<Move>) {
         random,
     };
     let mut world = World::new(schedule.workers, schedule.chats, bytes);
+    world.events = true;
     if schedule.random.below(2) == 0 {
         world.settle();
     }

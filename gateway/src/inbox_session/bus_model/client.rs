@@ -11,6 +11,7 @@ use super::Entry;
 pub(in crate::inbox_session) struct Outstanding {
     pub(in crate::inbox_session) delivery: u64,
     sequence: u64,
+    event: Option<u64>,
     bytes: usize,
 }
 
@@ -28,6 +29,10 @@ pub(in crate::inbox_session) struct Client {
     pub(super) unknown: Option<u64>,
     /// The last sequence of each chat.
     last: Vec<u64>,
+    /// The events that this connection has shown.
+    shown: BTreeSet<u64>,
+    /// Those that were confirmed, on any connection.
+    pub(super) known: BTreeSet<u64>,
     /// What was confirmed on earlier connections. A replica that is behind may show it once more, or a late notice
     /// tell of it: the client drops messages that it knows.
     dropped: BTreeSet<u64>,
@@ -44,6 +49,8 @@ impl Client {
             caught_up: false,
             unknown: None,
             last: vec![0; chats],
+            shown: BTreeSet::new(),
+            known: BTreeSet::new(),
             dropped: BTreeSet::new(),
         }
     }
@@ -53,6 +60,7 @@ impl Client {
         let mut client = Self::new(self.last.len());
         client.dropped = std::mem::take(&mut self.dropped);
         client.dropped.append(&mut self.confirmed);
+        client.known = std::mem::take(&mut self.known);
         *self = client;
     }
 
@@ -60,8 +68,13 @@ impl Client {
         self.deliveries += 1;
         assert_eq!(delivery, self.deliveries, "deliveries are numbered one by one");
         assert!(self.delivered.insert(sequence), "{sequence} is delivered twice");
+        if let Some(event) = entry.event {
+            assert!(self.shown.insert(event), "event {event} is shown twice");
+        }
+        let is_known = entry.event.is_some_and(|event| self.known.contains(&event));
         if let Some(chat) = entry.chat
             && !self.dropped.contains(&sequence)
+            && !is_known
         {
             let before = std::mem::replace(&mut self.last[chat], sequence);
             assert!(
@@ -78,6 +91,7 @@ impl Client {
         self.outstanding.push(Outstanding {
             delivery,
             sequence,
+            event: entry.event,
             bytes: entry.bytes,
         });
     }
@@ -88,9 +102,10 @@ impl Client {
         let place = place.min(last);
         let delivery = self.outstanding[place].delivery;
         let places = if through { 0..=place } else { place..=place };
-        let confirmed = self.outstanding.drain(places);
-        self.confirmed
-            .extend(confirmed.map(|outstanding| outstanding.sequence));
+        for outstanding in self.outstanding.drain(places) {
+            self.confirmed.insert(outstanding.sequence);
+            self.known.extend(outstanding.event);
+        }
         Some(delivery)
     }
 
@@ -110,7 +125,16 @@ impl Client {
         self.unknown.take() == Some(delivery)
     }
 
-    pub(super) fn check_delete(&mut self, sequence: u64) {
+    /// What is deleted was confirmed, or its event was shown on this connection by another entry.
+    pub(super) fn check_delete(&mut self, sequence: u64, event: Option<u64>) {
+        let shown = event.is_some_and(|event| self.shown.contains(&event));
+        if shown && self.delivered.insert(sequence) {
+            // The other one is confirmed, or outstanding and so not deleted.
+            let outstanding = self.outstanding.iter().any(|other| other.event == event);
+            let known = event.is_some_and(|event| self.known.contains(&event));
+            assert!(outstanding || known, "{sequence} was the last of its event");
+            self.confirmed.insert(sequence);
+        }
         assert!(self.confirmed.contains(&sequence), "{sequence} is not confirmed");
         assert!(self.deleted.insert(sequence), "{sequence} is deleted twice");
     }

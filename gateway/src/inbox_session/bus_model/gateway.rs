@@ -220,7 +220,7 @@ impl World {
             return false;
         };
         let input = match mail {
-            Mail::Notice(sequence) => Input::Notice(stored(sequence, self.inbox.any(sequence).bytes)),
+            Mail::Notice(sequence) => Input::Notice(stored(sequence, self.inbox.any(sequence))),
             Mail::FencePassed => Input::FencePassed,
             Mail::Checked(last) => Input::Checked(last),
         };

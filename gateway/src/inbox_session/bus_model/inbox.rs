@@ -59,6 +59,13 @@ impl Inbox {
         *entry.expect("what is delivered was stored")
     }
 
+    /// The newest entry that is gone, of those that hold one of these events.
+    pub(super) fn newest_gone(&self, events: &BTreeSet<u64>) -> Option<Entry> {
+        let mut gone = self.gone.values().rev();
+        gone.find(|entry| entry.event.is_some_and(|event| events.contains(&event)))
+            .copied()
+    }
+
     pub(super) fn is_calm(&self) -> bool {
         self.reading.is_none() && self.deleting.is_empty()
     }

@@ -122,6 +122,7 @@ impl World {
             self.untold |= !state.registered;
             self.inbox.store(Entry {
                 chat: Some(chat),
+                event: self.events.then(|| event_number(chat, work.event)),
                 bytes: self.bytes,
                 unreadable: false,
             })
@@ -281,4 +282,9 @@ impl World {
                     }
             })
     }
+}
+
+/// Unlike that of any other event.
+fn event_number(chat: usize, event: u64) -> u64 {
+    chat as u64 * 1_000_000 + event
 }
