@@ -3,7 +3,7 @@
 //! A stream is in order of time, so that only its beginning is read: as far as it is too old. One worker at a time
 //! does it; two that believe to be the one count something twice in a mark, and do no other harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
@@ -57,9 +57,20 @@ enum Turn {
     Cut,
 }
 
-/// Up to where each stream was read whose turn was cut, and the latest moment at which something before that was stored:
-/// what was kept there is not read again in this round.
-type Places = BTreeMap<Shard, (u64, Timestamp)>;
+/// Where each stream's turn was cut: what was kept there is not read again in this round.
+type Places = BTreeMap<Shard, Place>;
+
+/// A place in a stream, and what must be known of what comes before it.
+#[derive(Debug)]
+struct Place {
+    /// The next sequence to read.
+    from: u64,
+    /// The latest moment at which something before was stored.
+    newest: Timestamp,
+    /// Subjects of which something younger than its place says was kept, as many as the shard has inboxes at most:
+    /// nothing behind it may be purged.
+    kept: BTreeSet<String>,
+}
 
 /// Expires until the service is asked to stop.
 pub(crate) async fn run(context: Context, clocks: Clocks, retention: Duration) {
@@ -123,19 +134,21 @@ async fn expire(
     if bounds.messages == 0 || bounds.first_stored_at >= moment.minus(retention) {
         return Ok(Turn::Done);
     }
-    let (mut from, mut newest) = places
-        .remove(&shard)
-        .unwrap_or((bounds.first_sequence, bounds.first_stored_at));
+    let mut place = places.remove(&shard).unwrap_or_else(|| Place {
+        from: bounds.first_sequence,
+        newest: bounds.first_stored_at,
+        kept: BTreeSet::new(),
+    });
     for _ in 0..BATCHES_MAX {
         let subjects = format!("inbox.{shard}.>");
         let (messages, more) = bus
-            .next_by_subject(&stream, &subjects, from, BATCH, BATCH_BYTES, TIMEOUT)
+            .next_by_subject(&stream, &subjects, place.from, BATCH, BATCH_BYTES, TIMEOUT)
             .await?;
         let Some(last) = messages.last() else {
             return Ok(Turn::Done);
         };
-        from = last.sequence + 1;
-        let old = Old::among(&messages, moment, retention, &mut newest);
+        place.from = last.sequence + 1;
+        let old = Old::among(&messages, moment, retention, &mut place);
         let inboxes = futures::stream::iter(old.inboxes.iter().map(Ok));
         inboxes
             .try_for_each_concurrent(INBOXES_AT_ONCE, |(subject, inbox)| {
@@ -146,7 +159,7 @@ async fn expire(
             return Ok(Turn::Done);
         }
     }
-    places.insert(shard, (from, newest));
+    places.insert(shard, place);
     Ok(Turn::Cut)
 }
 
@@ -190,29 +203,23 @@ struct OldEntries {
 }
 
 impl Old {
-    /// `newest` is the latest moment at which something before them was stored: whatever was stored later is not
-    /// older, whatever the clock of the stream's leader said then. Nor is an entry older than its event.
-    fn among(
-        messages: &[StoredMessage],
-        moment: Moment,
-        retention: Duration,
-        newest: &mut Timestamp,
-    ) -> Self {
+    /// `place` is before them: whatever was stored later is not older, whatever the clock of the stream's leader said
+    /// then. Nor is an entry older than its event.
+    fn among(messages: &[StoredMessage], moment: Moment, retention: Duration, place: &mut Place) -> Self {
         let before = moment.minus(retention);
         let mut old = Self {
             everything: true,
             ..Self::default()
         };
-        let mut kept: Vec<&str> = Vec::new();
         for message in messages {
-            *newest = message.stored_at.max(*newest);
-            if *newest >= before {
+            place.newest = message.stored_at.max(place.newest);
+            if place.newest >= before {
                 old.everything = false;
                 break;
             }
             if is_mark(&message.subject)
                 || is_barrier(&message.subject)
-                || kept.contains(&message.subject.as_str())
+                || place.kept.contains(&message.subject)
             {
                 continue;
             }
@@ -227,7 +234,7 @@ impl Old {
                     stream.sequence = message.sequence,
                     "an entry is younger than its place says: a clock was wrong; it is kept"
                 );
-                kept.push(&message.subject);
+                place.kept.insert(message.subject.clone());
                 continue;
             }
             old.add(message, happened_at, chat_id);
