@@ -171,7 +171,12 @@ impl Bus {
                     self.remove_barrier(stream, barrier);
                     return Ok(barrier);
                 }
-                Err(PublishError::StreamFull(_) | PublishError::SubjectFull) => {}
+                // Sweeping, which asks this, makes room.
+                Err(
+                    PublishError::StreamFull(_)
+                    | PublishError::SubjectFull
+                    | PublishError::Unknown(ApiError::Refused { .. }),
+                ) if !stream.starts_with("KV_") => {}
                 Err(error) => return Err(not_published(error)),
             }
         }
