@@ -15,7 +15,7 @@ use self::shown::Shown;
 use crate::window::Window;
 
 /// Live deliveries above the floor that are remembered. Beyond, one reading moves the floor past them; 512 make
-/// that two requests in 512 deliveries.
+/// that a few requests in 512 deliveries.
 const ABOVE_MAX: usize = 512;
 /// Notices kept while a reading is under way; beyond, another reading follows. A reading takes milliseconds.
 const HELD_BACK_MAX: usize = 64;
