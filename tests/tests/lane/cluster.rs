@@ -186,9 +186,13 @@ impl Process {
         Device::try_at(&self.ws, identity, &identity.token(SECRET), Codec::Json).await
     }
 
-    /// A device here, caught up.
+    /// A device here, caught up. Streams elect their leaders when a node goes, and may do so when it comes back: who
+    /// comes meanwhile is told to come again.
     pub(crate) async fn device(&self, identity: &Identity) -> Device {
-        let mut device = Device::at(&self.ws, identity, &identity.token(SECRET), Codec::Json).await;
+        let mut device = eventually("the client is welcomed", async || {
+            self.try_device(identity).await.ok_or("refused")
+        })
+        .await;
         device.until_caught_up().await;
         device
     }
