@@ -205,12 +205,17 @@ impl System {
         self.until_ready(name).await;
     }
 
-    /// Waits until a service says that it is ready.
+    /// Waits until a service says that it is ready, or a NATS server that it has caught up with the others.
     pub async fn until_ready(&self, name: &str) {
+        let path = if name.starts_with("nats") {
+            "healthz"
+        } else {
+            "readyz"
+        };
         eventually(&format!("{name} is ready"), async || {
             let process = self.process(name);
             match process.admin {
-                Some(admin) if !http_ok(&format!("{admin}/readyz")).await => Err(process.pid),
+                Some(admin) if !http_ok(&format!("{admin}/{path}")).await => Err(process.pid),
                 _ => Ok(()),
             }
         })
