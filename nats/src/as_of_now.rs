@@ -40,10 +40,10 @@ const UNSURE_DELAY: Duration = Duration::from_millis(100);
 pub(crate) struct Leaderships(Mutex<HashMap<String, Leadership>>);
 
 /// Who leads a stream, and since when. Both are missing where a stream has no log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 struct Leadership {
     leader: Option<String>,
-    since: Option<String>,
+    leader_since: Option<String>,
 }
 
 /// What whoever says that it leads says of the stream.
@@ -56,8 +56,8 @@ struct Info {
 
 #[derive(Debug, Default, Deserialize)]
 struct ClusterInfo {
-    leader: Option<String>,
-    leader_since: Option<String>,
+    #[serde(flatten)]
+    leadership: Leadership,
     #[serde(default)]
     replicas: Vec<Replica>,
 }
@@ -83,13 +83,6 @@ impl ClusterInfo {
         let heard = 1 + self.replicas.iter().filter(heard).count();
         2 * heard > 1 + self.replicas.len()
     }
-
-    fn leadership(self) -> Leadership {
-        Leadership {
-            leader: self.leader,
-            since: self.leader_since,
-        }
-    }
 }
 
 impl Bus {
@@ -104,24 +97,13 @@ impl Bus {
         timeout: Duration,
     ) -> Result<Vec<StoredMessage>, ApiError> {
         let deadline = Instant::now() + timeout;
-        match self.barrier(stream, timeout).await {
-            Ok(barrier) => {
-                let found = self.last_beyond(stream, subjects, barrier, deadline).await;
-                self.remove_barrier(stream, barrier);
-                found
-            }
-            // Full, or its disk takes nothing more: it must be readable all the same. A bucket is not: its subjects
-            // have wildcards, of which a leader tells one message.
-            Err(
-                PublishError::StreamFull(_)
-                | PublishError::SubjectFull
-                | PublishError::Unknown(ApiError::Refused { .. }),
-            ) if !stream.starts_with("KV_") => {
-                self.pass_log(stream, left(deadline)?).await?;
-                self.last_of_leader(stream, subjects, 0, deadline).await
-            }
-            Err(error) => Err(not_published(error)),
+        if let Some(barrier) = self.barrier_if_taken(stream, timeout).await? {
+            let found = self.last_beyond(stream, subjects, barrier, deadline).await;
+            self.remove_barrier(stream, barrier);
+            return found;
         }
+        self.pass_log(stream, left(deadline)?).await?;
+        self.last_of_leader(stream, subjects, 0, deadline).await
     }
 
     /// The last message of a subject of a bucket, which has no wildcards, as of now: whatever was acknowledged before
@@ -155,7 +137,7 @@ impl Bus {
         loop {
             let before = self.known_leadership(stream, deadline).await?;
             let found = self.leader_get(stream, &body, left(deadline)?).await?;
-            if self.led_on(stream, &before, sequence, deadline).await? {
+            if self.led_on(stream, &before, sequence, deadline).await?.is_some() {
                 return Ok(found);
             }
         }
@@ -165,33 +147,18 @@ impl Bus {
     /// before the call is not beyond it.
     pub async fn last_sequence(&self, stream: &str, timeout: Duration) -> Result<u64, ApiError> {
         let deadline = Instant::now() + timeout;
-        if takes_barriers(stream) {
-            match self.barrier(stream, timeout).await {
-                Ok(barrier) => {
-                    self.remove_barrier(stream, barrier);
-                    return Ok(barrier);
-                }
-                // Sweeping, which asks this, makes room.
-                Err(
-                    PublishError::StreamFull(_)
-                    | PublishError::SubjectFull
-                    | PublishError::Unknown(ApiError::Refused { .. }),
-                ) if !stream.starts_with("KV_") => {}
-                Err(error) => return Err(not_published(error)),
-            }
+        if takes_barriers(stream)
+            && let Some(barrier) = self.barrier_if_taken(stream, timeout).await?
+        {
+            self.remove_barrier(stream, barrier);
+            return Ok(barrier);
         }
-        self.pass_log(stream, left(deadline)?).await?;
-        let mut before = self.known_leadership(stream, deadline).await?;
         loop {
-            let info = self.leader_info(stream, deadline).await?;
-            let (sure, last) = (info.cluster.is_sure(), info.state.last_seq);
-            let after = info.cluster.leadership();
-            if sure && after == before {
+            self.pass_log(stream, left(deadline)?).await?;
+            let before = self.known_leadership(stream, deadline).await?;
+            if let Some(last) = self.led_on(stream, &before, 0, deadline).await? {
                 return Ok(last);
             }
-            before = after;
-            tokio::time::sleep(UNSURE_DELAY.min(left(deadline)?)).await;
-            self.pass_log(stream, left(deadline)?).await?;
         }
     }
 
@@ -203,6 +170,24 @@ impl Bus {
             .publish(subject, HeaderMap::new(), Bytes::new(), timeout)
             .await?;
         Ok(accepted.sequence)
+    }
+
+    /// None where an inboxes' stream is full, or its disk takes nothing more: it must be readable all the same, and
+    /// sweeping, which makes room, asks where it ends. A bucket fails: its subjects have wildcards, of which a leader
+    /// tells one message.
+    async fn barrier_if_taken(&self, stream: &str, timeout: Duration) -> Result<Option<u64>, ApiError> {
+        match self.barrier(stream, timeout).await {
+            Ok(barrier) => Ok(Some(barrier)),
+            Err(
+                PublishError::StreamFull(_)
+                | PublishError::SubjectFull
+                | PublishError::Unknown(ApiError::Refused { .. }),
+            ) if !stream.starts_with("KV_") => Ok(None),
+            Err(PublishError::Unknown(error)) => Err(error),
+            Err(error) => Err(ApiError::Malformed(format!(
+                "no barrier can be published: {error}"
+            ))),
+        }
     }
 
     /// In the background: streams of inboxes hold what is not confirmed and nothing else. One that stays, since this
@@ -276,7 +261,7 @@ impl Bus {
                 .buffer_unordered(LEADER_QUESTIONS_MAX)
                 .try_collect()
                 .await?;
-            if self.led_on(stream, &before, barrier, deadline).await? {
+            if self.led_on(stream, &before, barrier, deadline).await?.is_some() {
                 return Ok(found.into_iter().flatten().collect());
             }
         }
@@ -301,25 +286,25 @@ impl Bus {
         let known = self.leaderships().0.lock().get(stream).cloned();
         match known {
             Some(known) => Ok(known),
-            None => Ok(self.leader_info(stream, deadline).await?.cluster.leadership()),
+            None => Ok(self.leader_info(stream, deadline).await?.cluster.leadership),
         }
     }
 
-    /// Whether the same one leads still, is sure of it, and has come up to a sequence.
+    /// The last sequence, if the same one leads still, is sure of it, and has come up to a sequence.
     async fn led_on(
         &self,
         stream: &str,
         before: &Leadership,
         sequence: u64,
         deadline: Instant,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<Option<u64>, ApiError> {
         let info = self.leader_info(stream, deadline).await?;
-        let sure = info.cluster.is_sure() && info.state.last_seq >= sequence;
-        let led_on = sure && info.cluster.leadership() == *before;
-        if !sure {
+        let last = info.state.last_seq;
+        if !info.cluster.is_sure() || last < sequence {
             tokio::time::sleep(UNSURE_DELAY.min(left(deadline)?)).await;
+            return Ok(None);
         }
-        Ok(led_on)
+        Ok((info.cluster.leadership == *before).then_some(last))
     }
 
     async fn leader_info(&self, stream: &str, deadline: Instant) -> Result<Info, ApiError> {
@@ -327,19 +312,9 @@ impl Bus {
         let info: Info = self
             .api(&subject, &serde_json::json!({}), left(deadline)?)
             .await?;
-        let leadership = Leadership {
-            leader: info.cluster.leader.clone(),
-            since: info.cluster.leader_since.clone(),
-        };
+        let leadership = info.cluster.leadership.clone();
         self.leaderships().0.lock().insert(stream.to_owned(), leadership);
         Ok(info)
-    }
-}
-
-fn not_published(error: PublishError) -> ApiError {
-    match error {
-        PublishError::Unknown(error) => error,
-        error => ApiError::Malformed(format!("no barrier can be published: {error}")),
     }
 }
 
