@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tidings_protocol::ServerFrame;
+use tidings_protocol::{MessageId, ServerFrame};
 use tidings_tests::{Identity, eventually};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::cluster::Cluster;
 
@@ -51,7 +52,12 @@ async fn whoever_is_cut_off_is_sent_to_the_majority() {
     .await;
     let mut back = minority.device(&bob).await;
     bob_again.until_closed().await;
-    at_majority.say(chat_id, "after").await;
+    // The node that is back may start an election, in which a publish can be lost: such a send is retried.
+    let message_id = MessageId(Uuid::new_v4());
+    eventually("alice can send", async || {
+        at_majority.say_as(chat_id, message_id, "after").await
+    })
+    .await;
     let heard = async {
         loop {
             if back.message().await.message == "after" {
