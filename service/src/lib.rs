@@ -3,6 +3,7 @@
 //! A service is a function from a [`Context`] to its end, run by [`start::run`]; what it serves is its own.
 
 mod admin;
+mod attachment_config;
 mod boot_id;
 pub mod clock;
 mod conditions;
@@ -26,6 +27,7 @@ mod tasks;
 mod token_config;
 mod tokens;
 
+pub use attachment_config::AttachmentConfig;
 pub use boot_id::BootId;
 pub use conditions::{Condition, ConditionState, Conditions};
 pub use config::{CommonConfig, seconds};
