@@ -12,6 +12,6 @@ mod run;
 
 pub use happening::{Event, Happening};
 pub use moment::Moment;
-pub use record::{Record, RecordedConnection, What};
+pub use record::{Fetch, Record, RecordedConnection, What};
 pub use recorder::{ConnectionRecorder, Recorder};
 pub use run::{ReadRunError, Run, StoredEntry};

@@ -5,9 +5,10 @@
 //! somebody sees it, it has happened for everybody.
 //!
 //! What it does not judge: time (how fast something came), order across chats, contents of replies to questions
-//! (`listChats`, `getChat`, `listClients`), attachments, and who is admin.
+//! (`listChats`, `getChat`, `listClients`), and who is admin.
 
 mod chat_log;
+mod files;
 mod index;
 mod reader;
 mod report;
@@ -60,6 +61,7 @@ pub fn judge(run: &Run) -> Verdict {
         readers.insert(*client_id, reader);
     }
     index.check_sends(&weather, &mut report, &mut figures);
+    index.check_files(&standings, &mut report, &mut figures);
     stored::check_stored(&index, &standings, &readers, &mut report);
     check_life(&index, &standings, &mut report);
     check_unseen(&index, &standings, &mut report);

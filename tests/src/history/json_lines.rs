@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tidings_protocol::{ClientId, Codec, EncodedFrame, UserId};
+use tidings_protocol::{AttachmentId, ClientId, Codec, EncodedFrame, UserId};
 
 use super::happening::Event;
 use super::moment::Moment;
-use super::record::{Record, RecordedConnection, What};
+use super::record::{Fetch, Record, RecordedConnection, What};
 
-/// A line of the file: a record, laid out for reading with one's eyes and with `jq`. Exactly one of the last eight.
+/// A line of the file: a record, laid out for reading with one's eyes and with `jq`. Exactly one of the last nine.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
@@ -32,6 +32,8 @@ struct Line {
     unknown: Option<Unknown>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     closed: Option<Closed>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fetched: Option<Fetched>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     at_rest: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -57,6 +59,12 @@ struct Closed {
     by_client: bool,
 }
 
+#[derive(Serialize, Deserialize)]
+struct Fetched {
+    attachment: AttachmentId,
+    outcome: Fetch,
+}
+
 /// What happened to the system, as a line.
 pub(super) fn event_line(event: &Event) -> String {
     serde_json::to_string(event).expect("an event is numbers and texts")
@@ -77,6 +85,7 @@ pub(super) fn record_line(record: &Record) -> String {
         received: None,
         unknown: None,
         closed: None,
+        fetched: None,
         at_rest: None,
         not_at_rest: None,
     };
@@ -95,6 +104,15 @@ pub(super) fn record_line(record: &Record) -> String {
                 code,
                 reason,
                 by_client,
+            });
+        }
+        What::Fetched {
+            attachment_id,
+            outcome,
+        } => {
+            line.fetched = Some(Fetched {
+                attachment: attachment_id,
+                outcome,
             });
         }
         What::AtRest => line.at_rest = Some(true),
@@ -174,6 +192,12 @@ fn what(line: Line) -> Result<What, String> {
             by_client,
         });
     }
+    if let Some(Fetched { attachment, outcome }) = line.fetched {
+        return Ok(What::Fetched {
+            attachment_id: attachment,
+            outcome,
+        });
+    }
     if line.at_rest == Some(true) {
         return Ok(What::AtRest);
     }
@@ -216,13 +240,16 @@ mod tests {
         connection.received(&CaughtUp {}.into());
         connection.unknown(Some(3));
         connection.unknown(None);
+        let attachment_id = AttachmentId(Uuid::from_u128(5));
+        connection.fetched(attachment_id, Fetch::Whole);
+        connection.fetched(attachment_id, Fetch::Refused(404));
         connection.at_rest();
         connection.not_at_rest("too slow");
         connection.closed(1012, "restart");
         recorder.happened(crate::history::Happening::begins("SIGKILL", "nats-1"));
         recorder.happened(crate::history::Happening::note("that was it"));
         let (records, events) = recorder.finish().expect("the disk has room");
-        assert_eq!((records.len(), events.len()), (9, 2));
+        assert_eq!((records.len(), events.len()), (11, 2));
         let stored = vec![StoredEntry {
             user_id: UserId::new("alice").expect("it is short"),
             client_id: None,

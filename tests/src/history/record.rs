@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tidings_protocol::{ClientFrame, ClientId, ServerFrame, UserId};
+use serde::{Deserialize, Serialize};
+use tidings_protocol::{AttachmentId, ClientFrame, ClientId, ServerFrame, UserId};
 
 use super::moment::Moment;
 
@@ -70,6 +71,13 @@ pub enum What {
         /// Whether the recording client ended it.
         by_client: bool,
     },
+    /// An attachment was asked for with this client's token.
+    Fetched {
+        /// Which.
+        attachment_id: AttachmentId,
+        /// What came.
+        outcome: Fetch,
+    },
     /// The client is at rest: connected, caught up, nothing under way for it any more, everything confirmed.
     AtRest,
     /// The client should be at rest by now and is not.
@@ -77,4 +85,29 @@ pub enum What {
         /// What is missing, for people.
         reason: String,
     },
+}
+
+/// How asking for an attachment ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Fetch {
+    /// With the bytes that were announced.
+    Whole,
+    /// With other bytes.
+    Wrong(String),
+    /// With this status, for good.
+    Refused(u16),
+    /// With nothing, as long as somebody waited.
+    GaveUp(String),
+}
+
+impl fmt::Display for Fetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole => f.write_str("whole"),
+            Self::Wrong(what) => write!(f, "wrong bytes: {what}"),
+            Self::Refused(status) => write!(f, "refused with {status}"),
+            Self::GaveUp(reason) => write!(f, "given up: {reason}"),
+        }
+    }
 }

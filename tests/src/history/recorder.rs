@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use tidings_protocol::{ClientFrame, ServerFrame};
+use tidings_protocol::{AttachmentId, ClientFrame, ServerFrame};
 
 use super::happening::{Event, Happening};
 use super::json_lines;
 use super::moment::Moment;
-use super::record::{Record, RecordedConnection, What};
+use super::record::{Fetch, Record, RecordedConnection, What};
 use super::run::{EVENTS, HISTORY};
 
 /// Writes the history of one run. Clones write into the same one.
@@ -208,6 +208,14 @@ impl ConnectionRecorder {
             code,
             reason: String::new(),
             by_client: true,
+        });
+    }
+
+    /// An attachment was asked for.
+    pub fn fetched(&self, attachment_id: AttachmentId, outcome: Fetch) {
+        self.write(What::Fetched {
+            attachment_id,
+            outcome,
         });
     }
 

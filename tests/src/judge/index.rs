@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use tidings_protocol::{
-    ChatId, ClientFrame, ClientId, ErrorCode, InboxTrimmed, MessageId, Operation, Registration, Reply,
-    RequestId, ServerFrame, Status, UserId,
+    AttachmentId, ChatId, ClientFrame, ClientId, ErrorCode, InboxTrimmed, MessageId, Operation, Registration,
+    Reply, RequestId, ServerFrame, Status, UserId,
 };
 use uuid::Uuid;
 
@@ -104,6 +104,7 @@ pub(super) struct Attempt {
 pub(super) struct Message {
     pub(super) user_id: UserId,
     pub(super) text: String,
+    pub(super) attachments: Vec<AttachmentId>,
     pub(super) attempts: Vec<Attempt>,
 }
 
@@ -271,7 +272,7 @@ impl<'a> Index<'a> {
             }
             What::AtRest => connection.at_rest = Some(record.at),
             What::NotAtRest { reason } => connection.not_at_rest = Some((record.at, reason.clone())),
-            What::Refused { .. } | What::Opened { .. } | What::Unknown { .. } => {}
+            What::Refused { .. } | What::Opened { .. } | What::Unknown { .. } | What::Fetched { .. } => {}
         }
     }
 
@@ -311,6 +312,7 @@ impl<'a> Index<'a> {
                 let message = self.messages.entry(key).or_insert_with(|| Message {
                     user_id: id.user_id.clone(),
                     text: send.message.clone(),
+                    attachments: send.attachments.clone(),
                     attempts: Vec::new(),
                 });
                 message.attempts.push(attempt);

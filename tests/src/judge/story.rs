@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidings_protocol::{ClientFrame, ServerFrame, UserId};
 
 use super::chat_log::Content;
-use super::index::{Connection, Index};
+use super::index::{Connection, Index, short};
 use super::reader::describe;
 use super::report::Focus;
 use super::weather::Weather;
@@ -309,6 +309,10 @@ fn tell(what: &What) -> String {
             let colon = if reason.is_empty() { "" } else { ": " };
             format!("{by} with {code}{colon}{reason}")
         }
+        What::Fetched {
+            attachment_id,
+            outcome,
+        } => format!("asks for attachment {}: {outcome}", short(attachment_id.0)),
         What::AtRest => "is at rest".to_owned(),
         What::NotAtRest { reason } => format!("is not at rest: {reason}"),
     }

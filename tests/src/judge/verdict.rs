@@ -39,6 +39,12 @@ pub enum Kind {
     RemovedReturned,
     /// Deliveries of a connection are not numbered 1, 2, 3, …; `caughtUp` came twice; a request got two replies.
     ProtocolBroken,
+    /// Somebody was told of an attachment and did not get it.
+    FileMissing,
+    /// An attachment came with other bytes than were announced.
+    FileWrong,
+    /// Somebody got an attachment who was in no chat when it was named there.
+    FileShown,
     /// A client did not come to rest in time after all faults were over.
     NotAtRest,
 }
@@ -61,6 +67,9 @@ impl fmt::Display for Kind {
             Self::StoredButUndelivered => "stored but never delivered",
             Self::RemovedReturned => "a removed client lived on",
             Self::ProtocolBroken => "the protocol was broken",
+            Self::FileMissing => "an attachment did not come",
+            Self::FileWrong => "an attachment came with other bytes",
+            Self::FileShown => "an attachment was shown to a stranger",
             Self::NotAtRest => "did not come to rest",
         })
     }
@@ -104,6 +113,8 @@ pub struct Figures {
     pub retries: u64,
     /// Messages whose outcome is unknown to the end, and which nobody saw.
     pub unknown: u64,
+    /// Attachments that were asked for and came.
+    pub fetched: u64,
     /// Faults that began.
     pub faults: u64,
 }
@@ -136,7 +147,7 @@ impl fmt::Display for Verdict {
         writeln!(
             f,
             "judged: {} records of {} clients on {} connections; {} messages accepted, {} revealed, {} unknown, {} retries; \
-             {} changes of participants; {} deliveries, {} of them repeated; {} promises kept; {} faults",
+             {} changes of participants; {} deliveries, {} of them repeated; {} promises kept; {} attachments fetched; {} faults",
             figures.records,
             figures.clients,
             figures.connections,
@@ -148,6 +159,7 @@ impl fmt::Display for Verdict {
             figures.deliveries,
             figures.redelivered,
             figures.kept,
+            figures.fetched,
             figures.faults,
         )?;
         if self.is_clean() {

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidings_protocol::{
-    CaughtUp, ChatId, ChatKind, ChatUpdate, ClientFrame, ClientId, CreateChat, Error, ErrorCode, Hello,
-    InboxTrimmed, Limits, MessageId, ModifyChatParticipants, NewMessage, Operation, Participant, Received,
-    Registration, RemoveClient, Reply, RequestId, Role, SendMessage, ServerFrame, Timestamp, TrimReason,
-    UserId, Welcome, You,
+    Attachment, AttachmentId, CaughtUp, ChatId, ChatKind, ChatUpdate, ClientFrame, ClientId, CreateChat,
+    Error, ErrorCode, Hello, InboxTrimmed, Limits, MessageId, ModifyChatParticipants, NewMessage, Operation,
+    Participant, Received, Registration, RemoveClient, Reply, RequestId, Role, SendMessage, ServerFrame,
+    Timestamp, TrimReason, UserId, Welcome, You,
 };
 use uuid::Uuid;
 
-use crate::history::{Event, Happening, Moment, Record, RecordedConnection, Run, StoredEntry, What};
+use crate::history::{Event, Fetch, Happening, Moment, Record, RecordedConnection, Run, StoredEntry, What};
 use crate::judge::{Kind, Verdict, judge};
 
 /// A history that is being written. Devices are named `user.number`; chats and messages are numbers.
@@ -54,6 +54,10 @@ pub(super) const fn chat(number: u64) -> ChatId {
 
 pub(super) const fn message(number: u64) -> MessageId {
     MessageId(Uuid::from_u128(0x3_0000_0000 + number as u128))
+}
+
+pub(super) const fn file(number: u64) -> AttachmentId {
+    AttachmentId(Uuid::from_u128(0xf_0000 + number as u128))
 }
 
 impl Forge {
@@ -192,6 +196,11 @@ impl Forge {
     }
 
     pub(super) fn send(&mut self, device: &str, chat_id: u64, number: u64) -> Asked {
+        self.send_with(device, chat_id, number, &[])
+    }
+
+    /// Sends a message that names files.
+    pub(super) fn send_with(&mut self, device: &str, chat_id: u64, number: u64, files: &[u64]) -> Asked {
         let id = self.id();
         self.sent(
             device,
@@ -200,7 +209,7 @@ impl Forge {
                 chat_id: chat(chat_id),
                 message_id: message(number),
                 message: format!("words {number}"),
-                attachments: Vec::new(),
+                attachments: files.iter().map(|number| file(*number)).collect(),
             },
         )
     }
@@ -285,6 +294,26 @@ impl Forge {
 
     /// A message comes to a device.
     pub(super) fn deliver(&mut self, device: &str, chat_id: u64, seq: u64, from: &str, number: u64) {
+        self.deliver_with(device, chat_id, seq, from, number, &[]);
+    }
+
+    /// A message that names files comes to a device.
+    pub(super) fn deliver_with(
+        &mut self,
+        device: &str,
+        chat_id: u64,
+        seq: u64,
+        from: &str,
+        number: u64,
+        files: &[u64],
+    ) {
+        let attachment = |number: &u64| Attachment {
+            attachment_id: file(*number),
+            size: 1,
+            content_type: "text/plain".to_owned(),
+            hash: String::new(),
+            name: None,
+        };
         let delivery = self.next_delivery(device);
         self.got(
             device,
@@ -297,7 +326,19 @@ impl Forge {
                 client_id: client(from),
                 sent_at: Timestamp(0),
                 message: format!("words {number}"),
-                attachments: Vec::new(),
+                attachments: files.iter().map(attachment).collect(),
+            },
+        );
+    }
+
+    /// A device has asked for a file.
+    pub(super) fn fetched(&mut self, device: &str, number: u64, outcome: Fetch) {
+        let connection = self.connection(device);
+        self.write(
+            &connection,
+            What::Fetched {
+                attachment_id: file(number),
+                outcome,
             },
         );
     }
