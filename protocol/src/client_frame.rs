@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::absent;
 use crate::frames::frames;
 use crate::id::{AttachmentId, ChatId, ClientId, MessageId, RequestId};
-use crate::limits::{ATTACHMENTS_MAX, NAME_CHARS_MAX};
+use crate::limits::{ATTACHMENTS_MAX, CONTENT_TYPE_BYTES_MAX, NAME_CHARS_MAX};
 use crate::user_id::UserId;
 
 frames! {
@@ -150,7 +150,7 @@ pub struct ModifyChatParticipants {
 }
 
 /// Announces an upload.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CreateAttachment {
     /// The client's number for this request.
@@ -161,11 +161,24 @@ pub struct CreateAttachment {
     /// Bytes.
     pub size: u64,
     /// MIME type.
+    #[schemars(length(max = CONTENT_TYPE_BYTES_MAX))]
     pub content_type: String,
     /// A file name for the recipients.
     #[serde(skip_serializing_if = "absent::none")]
     #[schemars(length(min = 1, max = NAME_CHARS_MAX))]
     pub name: Option<String>,
+}
+
+/// Without the file's name, which is the user's.
+impl std::fmt::Debug for CreateAttachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CreateAttachment")
+            .field("id", &self.id)
+            .field("hash", &self.hash)
+            .field("size", &self.size)
+            .field("content_type", &self.content_type)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Lists the chats the user is in, by chat id.

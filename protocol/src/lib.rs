@@ -25,9 +25,9 @@ pub use codec::{Codec, EncodedFrame};
 pub use error::{Error, ErrorCode, FrameError};
 pub use id::{AttachmentId, ChatId, ClientId, InvalidId, MessageId, RequestId};
 pub use limits::{
-    ATTACHMENTS_MAX, CLIENTS_MAX, FRAME_BYTES_MAX, INBOX_ENTRIES_MAX, Limits, MESSAGE_BYTES_MAX,
-    NAME_CHARS_MAX, NUMBER_MAX, PARTICIPANTS_MAX, PING_SECONDS, RETENTION_DAYS, RETRY_WINDOW_SECONDS,
-    USER_ID_BYTES_MAX, WINDOW_BYTES_MAX, WINDOW_MAX,
+    ATTACHMENTS_MAX, CLIENTS_MAX, CONTENT_TYPE_BYTES_MAX, FRAME_BYTES_MAX, INBOX_ENTRIES_MAX, Limits,
+    MESSAGE_BYTES_MAX, NAME_CHARS_MAX, NUMBER_MAX, PARTICIPANTS_MAX, PING_SECONDS, RETENTION_DAYS,
+    RETRY_WINDOW_SECONDS, USER_ID_BYTES_MAX, WINDOW_BYTES_MAX, WINDOW_MAX,
 };
 pub use server_frame::{
     Attachment, CaughtUp, Chat, ChatKind, ChatUpdate, ClientInfo, Closing, InboxTrimmed, NewMessage, Notice,
@@ -36,3 +36,4 @@ pub use server_frame::{
 };
 pub use timestamp::Timestamp;
 pub use user_id::{InvalidUserId, UserId};
+pub use validate::{check_content_type, check_name};

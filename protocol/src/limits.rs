@@ -25,6 +25,8 @@ pub const PING_SECONDS: u64 = 30;
 pub const RETENTION_DAYS: u32 = 30;
 /// Characters of a chat's or a client's name.
 pub const NAME_CHARS_MAX: usize = 100;
+/// Bytes of an attachment's MIME type with its parameters. The registry's longest have 127.
+pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 /// Bytes of a user id.
 pub const USER_ID_BYTES_MAX: usize = 128;
 /// Entries of an inbox; what does not fit is refused and told with `inboxTrimmed`.

@@ -177,7 +177,7 @@ impl Reply {
 }
 
 /// A file that a message names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Attachment {
     /// Its id, for `GET /v1/attachments/<id>`.
@@ -191,6 +191,18 @@ pub struct Attachment {
     /// File name, as the uploader said.
     #[serde(skip_serializing_if = "absent::none")]
     pub name: Option<String>,
+}
+
+/// Without the file's name, which is the user's.
+impl std::fmt::Debug for Attachment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attachment")
+            .field("attachment_id", &self.attachment_id)
+            .field("size", &self.size)
+            .field("content_type", &self.content_type)
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A message for this client.

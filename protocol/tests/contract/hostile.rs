@@ -247,12 +247,16 @@ fn the_answer_never_quotes_a_token_or_a_message() {
 }
 
 #[test]
-fn debug_hides_tokens_and_messages() {
+fn debug_hides_tokens_messages_and_names_of_files() {
     for text in [
         r#"{"type":"hello","id":1,"token":"s3cr3t"}"#.to_owned(),
         r#"{"type":"renewToken","id":1,"token":"s3cr3t"}"#.to_owned(),
         format!(
             r#"{{"type":"sendMessage","id":1,"chatId":"{CHAT}","messageId":"{CHAT}","message":"s3cr3t"}}"#
+        ),
+        format!(
+            r#"{{"type":"createAttachment","id":1,"hash":"{}","size":1,"contentType":"a/b","name":"s3cr3t"}}"#,
+            "ab".repeat(32)
         ),
     ] {
         let frame = Codec::Json.decode_client(text.as_bytes()).expect("a good frame");

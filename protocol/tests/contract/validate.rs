@@ -1,11 +1,13 @@
 //! What is refused of a frame that can be read, with its code and field.
 
 use tidings_protocol::{
-    ATTACHMENTS_MAX, ClientFrame, CreateAttachment, CreateChat, ErrorCode, Hello, ListChats,
-    MESSAGE_BYTES_MAX, NAME_CHARS_MAX, Received, SendMessage,
+    ATTACHMENTS_MAX, AttachmentId, CONTENT_TYPE_BYTES_MAX, ClientFrame, CreateAttachment, CreateChat,
+    ErrorCode, Hello, ListChats, MESSAGE_BYTES_MAX, NAME_CHARS_MAX, Received, SendMessage,
 };
 
-use crate::frames::{attachment, chat, client_frames, message, request, user};
+use uuid::Uuid;
+
+use crate::frames::{chat, client_frames, message, request, user};
 
 #[track_caller]
 fn check(frame: impl Into<ClientFrame>, expected: Option<(&ErrorCode, &str)>) {
@@ -32,8 +34,12 @@ fn saying(text: &str, attachments: usize) -> SendMessage {
         chat_id: chat(),
         message_id: message(),
         message: text.to_owned(),
-        attachments: vec![attachment(); attachments],
+        attachments: (0..attachments).map(|id| attachment(id as u128)).collect(),
     }
+}
+
+fn attachment(id: u128) -> AttachmentId {
+    AttachmentId(Uuid::from_u128(id))
 }
 
 #[test]
@@ -120,4 +126,66 @@ fn a_hash_is_64_hexadecimal_digits() {
     check(upload(&"aB".repeat(32)), None);
     check(upload(&"ab".repeat(31)), bad);
     check(upload(&"xy".repeat(32)), bad);
+}
+
+#[test]
+fn a_message_names_an_attachment_once() {
+    let naming = |ids: &[u128]| SendMessage {
+        attachments: ids.iter().copied().map(attachment).collect(),
+        ..saying("", 0)
+    };
+    check(naming(&[1, 2, 3]), None);
+    check(
+        naming(&[1, 2, 1, 2]),
+        Some((&ErrorCode::BadRequest, "attachments[2]")),
+    );
+}
+
+#[test]
+fn a_content_type_is_a_mime_type_of_bounded_length() {
+    let upload = |content_type: &str| CreateAttachment {
+        id: 1,
+        hash: "ab".repeat(32),
+        size: 1,
+        content_type: content_type.to_owned(),
+        name: None,
+    };
+    let long = format!("a/{}", "b".repeat(CONTENT_TYPE_BYTES_MAX - 2));
+    for good in [
+        "image/png",
+        "application/vnd.oasis.opendocument.text",
+        "text/plain;charset=utf-8",
+        "text/plain; charset=utf-8 ; format=flowed",
+        r#"text/plain; title="a \"quoted\"; text"; a=b"#,
+        "a/b",
+        &long,
+    ] {
+        check(upload(good), None);
+    }
+    for bad in [
+        "",
+        "image",
+        "image/",
+        "/png",
+        "image/png/x",
+        "image /png",
+        " image/png",
+        "image/png\n",
+        "image/png\r\nX-Evil: 1",
+        "image/pñg",
+        "image/png,text/html",
+        "image/png;",
+        "image/png; charset",
+        "image/png; =x",
+        "image/png; a=",
+        "image/png; a=b c=d",
+        r#"text/plain; a="open"#,
+        r#"text/plain; a="open\"#,
+        r#"text/plain; a="b"c"#,
+        "text/plain; a=\"\r\n\"",
+        "text/plain; a=\"ñ\"",
+        &format!("{long}b"),
+    ] {
+        check(upload(bad), Some((&ErrorCode::BadRequest, "contentType")));
+    }
 }
