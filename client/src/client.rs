@@ -8,6 +8,7 @@ use tidings_protocol::{
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
+use crate::attachments::Media;
 use crate::driver::Driver;
 use crate::event::Events;
 use crate::link::Stopped;
@@ -44,6 +45,7 @@ pub enum State {
 pub struct Client {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<State>,
+    media: Media,
 }
 
 /// What the handle asks of the task.
@@ -72,9 +74,16 @@ impl Client {
     /// error means that the store cannot be read.
     pub fn connect(options: Options) -> Result<(Self, Events), StoreError> {
         let (commands, commands_rx) = mpsc::channel(COMMANDS_MAX);
-        let (driver, events, state) = Driver::new(options, commands_rx)?;
+        let tokens = options.tokens.clone();
+        let (driver, events, state, session) = Driver::new(options, commands_rx)?;
         tokio::spawn(driver.run());
-        Ok((Self { commands, state }, events))
+        let media = Media::new(tokens, session, state.clone());
+        let client = Self {
+            commands,
+            state,
+            media,
+        };
+        Ok((client, events))
     }
 
     /// How it stands now.
@@ -188,7 +197,8 @@ impl Client {
         Ok(())
     }
 
-    /// Announces an upload; the reply says where it goes. `frame.id` is ignored.
+    /// Announces an upload; the reply says where it goes. `frame.id` is ignored. The same again answers the
+    /// same slot. [`Self::upload`] does this and the rest.
     pub async fn create_attachment(&self, frame: CreateAttachment) -> Result<Box<Reply>, RequestError> {
         self.request(frame.into(), false).await
     }
@@ -227,6 +237,10 @@ impl Client {
         if self.command(Command::Close(answer)).await.is_ok() {
             closed.await.ok();
         }
+    }
+
+    pub(crate) const fn media(&self) -> &Media {
+        &self.media
     }
 
     async fn request(&self, frame: ClientFrame, durable: bool) -> Result<Box<Reply>, RequestError> {

@@ -384,7 +384,7 @@ fn connect_error(url: &str, error: tungstenite::Error) -> ConnectError {
 }
 
 /// An application that also links another rustls provider has chosen one itself; for all others it is ring.
-fn use_ring() {
+pub(crate) fn use_ring() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Err means that another thread was faster, which is as good.
         rustls::crypto::ring::default_provider().install_default().ok();

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::attachments::Session;
 use crate::client::{Command, Request, State};
 use crate::delivery::Verdict;
 use crate::driver::phase::{Happened, Phase};
@@ -58,6 +59,8 @@ pub(crate) struct Driver {
     events: mpsc::Sender<Event>,
     backlog: VecDeque<Event>,
     state: watch::Sender<State>,
+    /// For what goes beside the connection.
+    session: watch::Sender<Session>,
 
     phase: Phase,
     link: Link,
@@ -81,7 +84,7 @@ impl Driver {
     pub(crate) fn new(
         options: Options,
         commands: mpsc::Receiver<Command>,
-    ) -> Result<(Self, Events, watch::Receiver<State>), StoreError> {
+    ) -> Result<(Self, Events, watch::Receiver<State>, watch::Receiver<Session>), StoreError> {
         let mut outbox = Outbox::new(options.outbox_max);
         let mut waiting = HashMap::new();
         for queued in options.store.queued()? {
@@ -95,6 +98,7 @@ impl Driver {
         let (events, events_rx) = mpsc::channel(EVENTS_AHEAD);
         let (verdicts_tx, verdicts) = mpsc::unbounded_channel();
         let (state, state_rx) = watch::channel(State::Disconnected);
+        let (session, session_rx) = watch::channel(Session::default());
         let mut urls = options.urls;
         if !urls.is_empty() {
             // Clients that know the same list begin at different gateways.
@@ -114,6 +118,7 @@ impl Driver {
             events,
             backlog: VecDeque::new(),
             state,
+            session,
             phase: Phase::Resting {
                 until: Some(Instant::now()),
             },
@@ -130,7 +135,7 @@ impl Driver {
             client_id: None,
             last_id: 0,
         };
-        Ok((driver, Events(events_rx), state_rx))
+        Ok((driver, Events(events_rx), state_rx, session_rx))
     }
 
     /// Until the application closes it or nothing can be done any more.

@@ -24,6 +24,7 @@
 //! ```
 //! [`connection::Connection`] is one WebSocket, for programs that want to do everything themselves.
 
+pub mod attachments;
 mod backoff;
 mod client;
 pub mod connection;

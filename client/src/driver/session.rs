@@ -159,6 +159,12 @@ impl Driver {
         }
         let now = Instant::now();
         self.note_expiry(welcome.token_expires_at.0 - welcome.server_time.0);
+        let token = self.token.as_ref().map(|token| token.text.clone());
+        self.session.send_modify(|session| {
+            session.welcomed = true;
+            session.media_url.clone_from(&welcome.media_url);
+            session.token = token;
+        });
         self.refused = None;
         self.replace = None;
         self.failures = 0;
@@ -366,6 +372,8 @@ impl Driver {
             tracing::warn!(%error, "the server did not take the new token");
             return;
         }
+        self.session
+            .send_modify(|session| session.token = Some(token.clone()));
         self.token = Some(Token {
             text: token,
             good_until: None,
