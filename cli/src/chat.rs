@@ -2,11 +2,13 @@
 
 mod book;
 mod command;
+mod file_name;
 mod files;
 mod history;
 mod input;
 mod operation;
 mod screen;
+mod shelf;
 mod talk;
 mod text;
 

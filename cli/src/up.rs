@@ -23,7 +23,7 @@ use say::say;
 use stop::StopRequests;
 use system::System;
 
-/// Starts private NATS and Postgres servers and every service, and keeps them running until interrupted.
+/// Starts private NATS and Postgres servers and every service, one of them for attachments, and keeps them running until interrupted.
 ///
 /// Prints one line, `ready <ws url>`, on standard output once everything answers; what goes on, and what to try
 /// next, on standard error. Where everything listens, and how to log in there, is in DIR/up.json. Ctrl-C stops

@@ -17,7 +17,7 @@ const NAME: &str = "up.json";
 pub struct UpFile {
     /// WebSocket URLs of the gateways.
     pub ws: Vec<String>,
-    /// Base URL for attachments. `None`: no service for them runs.
+    /// Base URL for attachments. `None`: no service for them runs, as in systems of an earlier version.
     pub media: Option<String>,
     /// NATS URLs, separated by commas.
     pub nats: String,

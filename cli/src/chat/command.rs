@@ -1,5 +1,7 @@
 //! What a typed line asks for.
 
+use std::path::PathBuf;
+
 use tidings_protocol::UserId;
 
 /// A typed line.
@@ -9,6 +11,10 @@ pub(crate) enum Command {
     Nothing,
     /// Text for the chat that is open.
     Say(String),
+    /// A file for the chat that is open, with a text.
+    Send { file: PathBuf, text: String },
+    /// A file that came, by its number, into a file or a folder.
+    Save { number: usize, target: Option<PathBuf> },
     /// The chats.
     List,
     /// A new group.
@@ -36,6 +42,8 @@ pub(crate) enum Command {
 /// What `/help` says.
 pub(crate) const HELP: &[&str] = &[
     "text              sends it to the chat that is open; //text sends a text that begins with /",
+    "/send FILE [TEXT]  sends a file; quote a name with spaces. The same again goes on where it stopped",
+    "/save N [PATH]    saves the file with the number N, here or at PATH, and replaces nothing",
     "/list             your chats, with their numbers",
     "/open WHICH       opens a chat: its number, a group's name, or a user to talk to",
     "/create NAME USER…  makes a group; quote a name of several words: /create \"Lunch club\" bob carol",
@@ -73,6 +81,26 @@ pub(crate) fn parse(line: &str) -> Result<Command, String> {
         "who" | "w" => nothing_more(Command::Who),
         "help" | "h" | "?" => nothing_more(Command::Help),
         "quit" | "q" | "exit" => nothing_more(Command::Quit),
+        "send" => {
+            let (file, text) = first(rest)?;
+            match file.as_str() {
+                "" => Err("as in: /send cat.png, or: /send \"my cat.png\" look at her".to_owned()),
+                _ => Ok(Command::Send {
+                    file: path(&file),
+                    text,
+                }),
+            }
+        }
+        "save" => {
+            let as_in = "as in: /save 1, or: /save 1 cat.png";
+            let (number, target) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+            let number = number.parse().map_err(|_| as_in.to_owned())?;
+            let target = match target.trim() {
+                "" => None,
+                target => Some(path(&one(as_in, target)?)),
+            };
+            Ok(Command::Save { number, target })
+        }
         "open" | "o" => one("/open 2, /open bob or /open Lunch", rest).map(Command::Open),
         "replace" => one("/replace 1", rest).map(Command::Replace),
         "add" => Ok(Command::Add(user(&one("/add dave", rest)?)?)),
@@ -110,16 +138,31 @@ fn user(word: &str) -> Result<UserId, String> {
 /// Words, with double quotes around those that have spaces.
 fn words(text: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
-    let mut rest = text.trim_start();
+    let mut rest = text.trim_start().to_owned();
     while !rest.is_empty() {
-        let (word, after) = match rest.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').ok_or("a quote is not closed")?,
-            None => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
-        };
-        words.push(word.to_owned());
-        rest = after.trim_start();
+        let word;
+        (word, rest) = first(&rest)?;
+        words.push(word);
     }
     Ok(words)
+}
+
+/// The first word, with or without quotes, and what follows it.
+fn first(text: &str) -> Result<(String, String), String> {
+    let (word, rest) = match text.strip_prefix('"') {
+        Some(quoted) => quoted.split_once('"').ok_or("a quote is not closed")?,
+        None => text.split_once(char::is_whitespace).unwrap_or((text, "")),
+    };
+    Ok((word.to_owned(), rest.trim_start().to_owned()))
+}
+
+/// No shell stands between the person and us.
+fn path(text: &str) -> PathBuf {
+    let home = || std::env::var_os("HOME").map(PathBuf::from);
+    match text.strip_prefix("~/").zip(home()) {
+        Some((rest, home)) => home.join(rest),
+        None => text.into(),
+    }
 }
 
 #[cfg(test)]
@@ -158,6 +201,24 @@ mod tests {
     }
 
     #[test]
+    fn files_are_sent_and_saved() {
+        let send = |file: &str, text: &str| {
+            let (file, text) = (file.into(), text.to_owned());
+            Ok(Command::Send { file, text })
+        };
+        assert_eq!(parse("/send cat.png"), send("cat.png", ""));
+        assert_eq!(parse("/send cat.png look at her"), send("cat.png", "look at her"));
+        assert_eq!(parse("/send \"my cat.png\"  look"), send("my cat.png", "look"));
+        let save = |number, target: Option<&str>| {
+            let target = target.map(PathBuf::from);
+            Ok(Command::Save { number, target })
+        };
+        assert_eq!(parse("/save 3"), save(3, None));
+        assert_eq!(parse("/save 3 /tmp/a b.png"), save(3, Some("/tmp/a b.png")));
+        assert_eq!(parse("/save 3 \"a b\""), save(3, Some("a b")));
+    }
+
+    #[test]
     fn mistakes_are_explained() {
         for (line, word) in [
             ("/dance", "no /dance"),
@@ -166,6 +227,11 @@ mod tests {
             ("/create \"Lunch bob", "quote"),
             ("/add zoë", "printable"),
             ("/list all", "nothing more"),
+            ("/send", "as in"),
+            ("/send \"cat", "quote"),
+            ("/save", "as in"),
+            ("/save cat", "as in"),
+            ("/save -1", "as in"),
         ] {
             let error = parse(line).expect_err(line);
             assert!(error.contains(word), "{line}: {error}");

@@ -5,10 +5,12 @@ use std::path::Path;
 use anyhow::Context as _;
 use redb::{Database, DatabaseError, ReadableDatabase as _, TableDefinition};
 use serde::{Deserialize, Serialize};
-use tidings_protocol::{ChatId, Timestamp, UserId};
+use tidings_protocol::{Attachment, ChatId, Timestamp, UserId};
 
 /// (chat, seq) -> [`Said`] in postcard.
 const LINES: TableDefinition<(&[u8; 16], u64), &[u8]> = TableDefinition::new("lines");
+/// (chat, seq) -> the [`Attachment`]s of that line in JSON, where there are any.
+const ATTACHMENTS: TableDefinition<(&[u8; 16], u64), &[u8]> = TableDefinition::new("attachments");
 
 /// The lines of all chats of one device.
 pub(crate) struct History {
@@ -24,6 +26,9 @@ pub(crate) struct Said {
     pub(crate) by: Option<UserId>,
     /// What.
     pub(crate) text: String,
+    /// With which files. Kept beside the line.
+    #[serde(skip)]
+    pub(crate) attachments: Vec<Attachment>,
 }
 
 impl std::fmt::Debug for Said {
@@ -61,6 +66,13 @@ impl History {
                 let bytes = postcard::to_stdvec(said)?;
                 table.insert((chat_id.0.as_bytes(), *seq), bytes.as_slice())?;
             }
+            let with_files = lines.iter().filter(|(_, _, said)| !said.attachments.is_empty());
+            for (chat_id, seq, said) in with_files {
+                let bytes = serde_json::to_vec(&said.attachments)?;
+                write
+                    .open_table(ATTACHMENTS)?
+                    .insert((chat_id.0.as_bytes(), *seq), bytes.as_slice())?;
+            }
         }
         write.commit()?;
         Ok(())
@@ -74,11 +86,22 @@ impl History {
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
             Err(error) => return Err(error.into()),
         };
+        let attachments = match read.open_table(ATTACHMENTS) {
+            Ok(table) => Some(table),
+            Err(redb::TableError::TableDoesNotExist(_)) => None,
+            Err(error) => return Err(error.into()),
+        };
         let chat = chat_id.0.as_bytes();
         let mut lines = Vec::new();
         for row in table.range((chat, 0)..=(chat, u64::MAX))?.rev().take(count) {
-            let (_, bytes) = row?;
-            lines.push(postcard::from_bytes(bytes.value())?);
+            let (place, bytes) = row?;
+            let mut said: Said = postcard::from_bytes(bytes.value())?;
+            if let Some(table) = &attachments
+                && let Some(bytes) = table.get(place.value())?
+            {
+                said.attachments = serde_json::from_slice(bytes.value())?;
+            }
+            lines.push(said);
         }
         lines.reverse();
         Ok(lines)
@@ -87,6 +110,7 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use tidings_protocol::AttachmentId;
     use uuid::Uuid;
 
     use super::*;
@@ -100,6 +124,7 @@ mod tests {
             at: Timestamp(1),
             by: None,
             text: text.to_owned(),
+            attachments: Vec::new(),
         };
         let history = History::open(&path).expect("opened");
         assert_eq!(history.last(lunch, 2).expect("read"), []);
@@ -110,12 +135,20 @@ mod tests {
             (lunch, 40, "a"),
             (lunch, 42, "c"),
         ];
-        let lines = lines.map(|(chat, seq, text)| (chat, seq, said(text)));
+        let mut lines = lines.map(|(chat, seq, text)| (chat, seq, said(text)));
+        lines[3].2.attachments.push(Attachment {
+            attachment_id: AttachmentId(Uuid::from_u128(7)),
+            size: 5,
+            content_type: "image/png".to_owned(),
+            hash: "00".repeat(32),
+            name: None,
+        });
+        let last = lines[3].2.clone();
         history.add(&lines).expect("written");
         assert!(History::open(&path).is_err(), "two at once");
         drop(history);
         let history = History::open(&path).expect("opened again");
-        assert_eq!(history.last(lunch, 2).expect("read"), [said("b"), said("c")]);
+        assert_eq!(history.last(lunch, 2).expect("read"), [said("b"), last]);
         assert_eq!(history.last(dinner, 9).expect("read"), [said("x")]);
     }
 }

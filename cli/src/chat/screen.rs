@@ -43,6 +43,21 @@ pub(crate) struct Typed {
     written: u64,
 }
 
+/// A line that says how far something is. [`Screen::finish`] waits until it is let go of.
+pub(crate) struct ProgressLine {
+    out: mpsc::Sender<Out>,
+    id: LineId,
+}
+
+impl ProgressLine {
+    /// Writes it. Where its place is not at the bottom any more, and into a pipe, only milestones are written.
+    pub(crate) fn write(&self, text: String, milestone: bool) {
+        let id = self.id;
+        // The thread ends early only when nobody reads.
+        self.out.send(Out::Progress { id, text, milestone }).ok();
+    }
+}
+
 enum Out {
     Line {
         text: String,
@@ -56,6 +71,11 @@ enum Out {
     Amend {
         id: LineId,
         text: String,
+    },
+    Progress {
+        id: LineId,
+        text: String,
+        milestone: bool,
     },
 }
 
@@ -141,6 +161,12 @@ impl Screen {
         self.write(Out::Amend { id, text });
     }
 
+    /// Writes how far something is, in the place of its line.
+    pub(crate) fn progress(&self, id: LineId) -> ProgressLine {
+        let out = self.out.clone();
+        ProgressLine { out, id }
+    }
+
     /// What is known of the terminal.
     pub(crate) fn terminal(&self) -> &Arc<Terminal> {
         &self.terminal
@@ -169,6 +195,9 @@ impl Writer {
     fn run(mut self, lines: &mpsc::Receiver<Out>) {
         for out in lines {
             let text = self.compose(out);
+            if text.is_empty() {
+                continue;
+            }
             let written = if let Some(printer) = &mut self.printer {
                 printer.print(text).is_ok()
             } else {
@@ -218,6 +247,14 @@ impl Writer {
                     format!("\x1b[{rows}A\r\x1b[J{text}\n")
                 }
                 _ => format!("{text}\n"),
+            },
+            Out::Progress { id, text, milestone } => match self.last {
+                Some((last, _)) if last == id => self.compose(Out::Amend { id, text }),
+                _ if milestone => {
+                    self.last = rows_of(&text).map(|rows| (id, rows));
+                    format!("{text}\n")
+                }
+                _ => String::new(),
             },
         }
     }
@@ -282,6 +319,32 @@ mod tests {
             writer.compose(amend(1, "hi ✓")),
             "hi ✓\n",
             "it is not at the bottom any more"
+        );
+    }
+
+    #[test]
+    fn progress_stays_in_its_line_and_leaves_others_alone() {
+        let progress = |text: &str, milestone| Out::Progress {
+            id: LineId(1),
+            text: text.to_owned(),
+            milestone,
+        };
+        let mut pipe = writer(None);
+        pipe.compose(own(1, "cat …", None));
+        assert_eq!(pipe.compose(progress("cat 10 %", false)), "");
+        assert_eq!(pipe.compose(progress("cat 25 %", true)), "cat 25 %\n");
+        let mut terminal = writer(Some(80));
+        terminal.compose(own(1, "cat …", None));
+        assert_eq!(
+            terminal.compose(progress("cat 10 %", false)),
+            "\x1b[1A\r\x1b[Jcat 10 %\n"
+        );
+        terminal.compose(line("bob: hi"));
+        assert_eq!(terminal.compose(progress("cat 20 %", false)), "");
+        assert_eq!(terminal.compose(progress("cat 25 %", true)), "cat 25 %\n");
+        assert_eq!(
+            terminal.compose(progress("cat 26 %", false)),
+            "\x1b[1A\r\x1b[Jcat 26 %\n"
         );
     }
 

@@ -5,6 +5,7 @@ mod connection;
 mod interrupts;
 mod opening;
 mod sending;
+mod transfers;
 mod typing;
 
 use std::collections::VecDeque;
@@ -15,7 +16,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tidings_client::{Accepted, Client, Delivery, Event, Events, Options, RequestError, Stopped};
-use tidings_protocol::{ChatId, ClientId, ClientInfo, Timestamp, UserId};
+use tidings_protocol::{Attachment, ChatId, ClientId, ClientInfo, Timestamp, UserId};
 use time::UtcOffset;
 use tokio::time::timeout;
 
@@ -24,7 +25,9 @@ use crate::chat::history::History;
 use crate::chat::input::Input;
 use crate::chat::operation::Running;
 use crate::chat::screen::{LineId, Screen};
+use crate::chat::shelf::Shelf;
 use crate::chat::talk::interrupts::Interrupts;
+use crate::chat::talk::transfers::Ended;
 use crate::chat::text::clean;
 
 /// Lines of a chat that are shown when it is opened.
@@ -50,6 +53,7 @@ struct Sent {
     line: LineId,
     chat_id: ChatId,
     text: String,
+    attachments: Vec<Attachment>,
     result: Result<Accepted, RequestError>,
 }
 
@@ -72,6 +76,9 @@ pub(crate) struct Talk {
     early: Option<Vec<Delivery>>,
     operation: Option<Running>,
     sending: FuturesUnordered<BoxFuture<'static, Sent>>,
+    /// Files on their way.
+    transfers: FuturesUnordered<BoxFuture<'static, Ended>>,
+    shelf: Shelf,
     /// The devices of which one may be replaced.
     too_many: Vec<ClientInfo>,
     interrupts: Interrupts,
@@ -116,6 +123,8 @@ impl Talk {
             early: Some(Vec::new()),
             operation: None,
             sending: FuturesUnordered::new(),
+            transfers: FuturesUnordered::new(),
+            shelf: Shelf::default(),
             too_many: Vec::new(),
             interrupts: Interrupts::new()?,
             connection: Connection::Never,
@@ -135,11 +144,24 @@ impl Talk {
             }
         };
         let unsent = self.sending.len();
+        let untransferred = self.transfers.len();
+        // Their lines are let go of with them.
+        self.transfers.clear();
         timeout(CLOSE_TIMEOUT, self.client.close()).await.ok();
         if unsent > 0 {
             let unsent = messages(unsent);
             self.screen
                 .status(format!("{unsent} not accepted yet; it goes on at the next start"));
+        }
+        if untransferred > 0 {
+            self.screen.status(format!(
+                "{} not through yet; the same command goes on where it stopped",
+                if untransferred == 1 {
+                    "1 file".to_owned()
+                } else {
+                    format!("{untransferred} files")
+                }
+            ));
         }
         self.screen.finish();
         result
@@ -149,6 +171,7 @@ impl Talk {
     fn done(&self) -> bool {
         self.input_ended
             && self.sending.is_empty()
+            && self.transfers.is_empty()
             && self.operation.is_none()
             && self.caught_up
             && self.early.is_none()
@@ -191,6 +214,7 @@ impl Talk {
                 self.take_result(result)?;
             }
             Some(sent) = self.sending.next() => self.take_sent(sent)?,
+            Some(ended) = self.transfers.next() => self.take_transfer(ended).await,
             () = self.screen.terminal().gone() => return Ok(false),
             () = self.interrupts.next() => {
                 if self.operation.is_none() || self.early.is_some() {

@@ -33,6 +33,11 @@ pub(crate) fn brief(text: &str) -> String {
     }
 }
 
+/// Bytes for people.
+pub(crate) fn bytes(count: u64) -> String {
+    indicatif::DecimalBytes(count).to_string()
+}
+
 /// How many rows of a terminal a line takes; the empty line takes one.
 pub(crate) fn rows(text: &str, columns: usize) -> usize {
     let columns = columns.max(1);

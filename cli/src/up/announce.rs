@@ -18,6 +18,7 @@ pub(crate) fn announce(ws: &[String], args: &UpArgs, took: Duration) {
         "everything runs after {:.1} s. In two other terminals, try:\n  \
          {program} chat{dir} --user alice --with bob\n  \
          {program} chat{dir} --user bob --with alice\n\
+         There, /send FILE sends a file.\n\
          A token for your own client: {program} token{dir} --user alice\n\
          Ctrl-C stops everything.",
         took.as_secs_f64()

@@ -86,7 +86,7 @@ impl Folder {
             path: path.to_owned(),
             _lock: lock,
         };
-        for name in ["logs", "nats"] {
+        for name in ["attachments", "logs", "nats"] {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)

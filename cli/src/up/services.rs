@@ -7,10 +7,14 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use tidings_service::EXIT_WITH_STDIN;
 use tidings_stack::{Orphaned, Probe, Server, Spec};
+use url::Url;
 
 use super::UpArgs;
 use super::folder::Folder;
 use super::state::State;
+
+/// Where clients connect.
+const GATEWAY: &str = "gateway";
 
 /// A kind of service. The whole table is [`KINDS`].
 pub(crate) struct Kind {
@@ -22,8 +26,13 @@ pub(crate) struct Kind {
     pub(crate) edge: bool,
 }
 
+/// Where attachments go: one process, since all that it does waits for a disk, and clients are told of one URL.
+const MEDIA: &str = "media";
+/// Its one process.
+const MEDIA_PROCESS: &str = "media-1";
+
 /// Every service, in the order in which they start.
-pub(crate) const KINDS: [Kind; 3] = [
+pub(crate) const KINDS: [Kind; 4] = [
     Kind {
         name: "fanout-worker",
         count: |args| args.fanout_workers,
@@ -35,7 +44,12 @@ pub(crate) const KINDS: [Kind; 3] = [
         edge: false,
     },
     Kind {
-        name: "gateway",
+        name: MEDIA,
+        count: |_| 1,
+        edge: true,
+    },
+    Kind {
+        name: GATEWAY,
         count: |args| args.gateways,
         edge: true,
     },
@@ -50,12 +64,16 @@ pub(crate) struct Service {
     pub(crate) admin: String,
     /// Where clients connect to.
     pub(crate) ws: Option<String>,
+    /// Where attachments go.
+    pub(crate) media: Option<String>,
 }
 
 /// What every service needs to know.
 pub(crate) struct Bases<'a> {
     pub(crate) nats_url: &'a str,
     pub(crate) postgres_url: &'a str,
+    /// Where attachments lie.
+    pub(crate) blob_store: &'a Url,
 }
 
 /// Whether the ports that were asked for can be had.
@@ -80,6 +98,8 @@ pub(crate) fn prepare(
     bases: &Bases<'_>,
 ) -> anyhow::Result<Vec<Service>> {
     let program = std::env::current_exe()?;
+    let media = SocketAddr::from((Ipv4Addr::LOCALHOST, state.port(MEDIA_PROCESS)?));
+    let media_url = format!("http://{media}");
     let mut services = Vec::new();
     for kind in &KINDS {
         for number in 1..=(kind.count)(args) {
@@ -89,7 +109,7 @@ pub(crate) fn prepare(
             let listen = if kind.edge { Some(state.port(&name)?) } else { None };
             let listen = listen.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
             services.push(service(
-                kind, &name, &program, admin, listen, args, folder, state, bases,
+                kind, &name, &program, admin, listen, args, folder, state, bases, &media_url,
             ));
         }
     }
@@ -110,6 +130,7 @@ fn service(
     folder: &Folder,
     state: &State,
     bases: &Bases<'_>,
+    media_url: &str,
 ) -> Service {
     let probe = Probe::Http {
         address: admin,
@@ -128,12 +149,15 @@ fn service(
         set("TIDINGS_JWT_SECRET", state.jwt_secret.clone());
         set("TIDINGS_RATE_LIMITS", args.rate_limits.to_string());
         set("TIDINGS_INBOX_DURABLES", args.inbox_durables.to_string());
+        set("TIDINGS_MEDIA_URL", media_url.to_owned());
     }
     for (name, value) in [
         // Logs lie in files that people read.
         ("TIDINGS_LOG_FORMAT", "human"),
         // Who presses Ctrl-C waits for the end.
         ("TIDINGS_DRAIN_TIMEOUT", "5"),
+        // Somebody may try a bucket.
+        ("TIDINGS_BLOB_STORE", bases.blob_store.as_str()),
     ] {
         if std::env::var_os(name).is_none() {
             set(name, value.to_owned());
@@ -153,6 +177,9 @@ fn service(
         server: Server::new(spec),
         edge: kind.edge,
         admin: format!("http://{admin}"),
-        ws: listen.map(|listen| format!("ws://{listen}/v1/ws")),
+        ws: listen
+            .filter(|_| kind.name == GATEWAY)
+            .map(|listen| format!("ws://{listen}/v1/ws")),
+        media: (kind.name == MEDIA).then(|| media_url.to_owned()),
     }
 }

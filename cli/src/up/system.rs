@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use futures::future::{join_all, try_join_all};
 use tidings_service::NatsSettings;
 use tidings_stack::{
@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use super::UpArgs;
 use super::announce::announce;
@@ -100,9 +101,13 @@ impl System {
             sync: true,
         };
         let postgres = postgres_options.url();
+        let attachments = dir.join("attachments");
+        let blob_store = Url::from_directory_path(&attachments)
+            .map_err(|()| anyhow!("{} is no absolute path", attachments.display()))?;
         let bases = Bases {
             nats_url: &nats,
             postgres_url: &postgres,
+            blob_store: &blob_store,
         };
         let services = services::prepare(args, &self.folder, &mut state, &bases)?;
         // Before anything is started: the password of data must not be lost.
@@ -117,6 +122,7 @@ impl System {
         self.add_layers([bus, tables])?;
 
         let ws: Vec<String> = services.iter().filter_map(|service| service.ws.clone()).collect();
+        let media = services.iter().find_map(|service| service.media.clone());
         let (edge, inner): (Vec<_>, Vec<_>) = services.into_iter().partition(|service| service.edge);
         let (inner, edge) = tokio::join!(self.launch(candidates(inner)), self.launch(candidates(edge)));
         let layers = [inner, edge].map(|launched| launched.map(|candidates| self.take_into_care(candidates)));
@@ -124,7 +130,7 @@ impl System {
 
         self.board.publish(UpFile {
             ws: ws.clone(),
-            media: None,
+            media,
             nats,
             nats_system,
             postgres,

@@ -1,7 +1,7 @@
 //! How far an upload or a download is.
 
 /// What a transfer is doing.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
     /// It reads what is on this machine, to know what it is.
     Hashing,

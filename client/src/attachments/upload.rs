@@ -201,6 +201,10 @@ where
             }
             furthest = furthest.max(Some(offset));
             answer = patch(&path, offset, size, source, way, report).await?;
+            // The end of an upload that is through already: the slot knows.
+            if offset == size && matches!(&answer, Answer::Bad(_, rejection) if rejection.status == 409) {
+                return Ok(Sent::SlotLost);
+            }
         }
         let wait = match answer {
             Answer::Good(response) => match offset_of(response.headers()) {

@@ -67,7 +67,8 @@ impl Talk {
                 let said = Said {
                     at: message.sent_at,
                     by: Some(message.user_id.clone()),
-                    text: with_attachments(message),
+                    text: message.message.clone(),
+                    attachments: message.attachments.clone(),
                 };
                 Some((message.chat_id, message.seq, said))
             }
@@ -76,6 +77,7 @@ impl Talk {
                     at: update.at,
                     by: None,
                     text: self.book.sentence(update),
+                    attachments: Vec::new(),
                 };
                 Some((update.chat_id, update.seq, said))
             }
@@ -84,7 +86,6 @@ impl Talk {
     }
 
     pub(super) fn show_message(&mut self, message: &NewMessage) {
-        let text = with_attachments(message);
         let by = if message.user_id == self.user {
             "you (elsewhere)".to_owned()
         } else {
@@ -92,22 +93,17 @@ impl Talk {
         };
         if self.open == Some(message.chat_id) {
             let at = time_of_day(message.sent_at, now(), self.offset);
+            let text = self.shelf.with_files(&message.message, &message.attachments);
             self.screen.line(format!("{at} {by}: {}", clean(&text)));
         } else {
             self.book.unread(message.chat_id);
             let label = self.book.numbered(message.chat_id);
-            self.screen.line(format!("[{label}] {by}: {}", brief(&text)));
+            let text = self
+                .shelf
+                .with_files(&brief(&message.message), &message.attachments);
+            self.screen.line(format!("[{label}] {by}: {text}"));
         }
     }
-}
-
-fn with_attachments(message: &NewMessage) -> String {
-    let files = message.attachments.iter().map(|attachment| {
-        let name = attachment.name.as_deref().unwrap_or("a file");
-        format!("[{name}, {} bytes]", attachment.size)
-    });
-    let text = (!message.message.is_empty()).then(|| message.message.clone());
-    text.into_iter().chain(files).collect::<Vec<_>>().join(" ")
 }
 
 fn trimmed_sentence(trimmed: &InboxTrimmed) -> String {

@@ -50,10 +50,11 @@ impl Talk {
         self.book.read(chat_id);
         for said in self.history.last(chat_id, HISTORY_LINES)? {
             let at = time_of_day(said.at, now(), self.offset);
+            let text = self.shelf.with_files(&said.text, &said.attachments);
             match said.by {
-                Some(by) if by == self.user => self.screen.line(format!("{at} you: {}", clean(&said.text))),
-                Some(by) => self.screen.line(format!("{at} {by}: {}", clean(&said.text))),
-                None => self.screen.status(clean(&said.text)),
+                Some(by) if by == self.user => self.screen.line(format!("{at} you: {}", clean(&text))),
+                Some(by) => self.screen.line(format!("{at} {by}: {}", clean(&text))),
+                None => self.screen.status(clean(&text)),
             }
         }
         let label = self.book.label(chat_id);

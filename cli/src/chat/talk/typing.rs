@@ -33,6 +33,8 @@ impl Talk {
         }
         match command {
             Command::Say(text) => self.say(text, typed).await,
+            Command::Send { file, text } => self.send_file(&file, text, typed).await,
+            Command::Save { number, target } => self.save_file(number, target, typed),
             Command::Quit => return Ok(false),
             command => self.start(command).await,
         }
@@ -48,7 +50,11 @@ impl Talk {
             None => Err("no chat is open".to_owned()),
         };
         let operation = match command {
-            Command::Nothing | Command::Say(_) | Command::Quit => return,
+            Command::Nothing
+            | Command::Say(_)
+            | Command::Send { .. }
+            | Command::Save { .. }
+            | Command::Quit => return,
             Command::Help => {
                 for line in command::HELP {
                     self.screen.line(*line);
