@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
+use crate::keys::S3Keys;
+
 /// Where attachments' bytes lie, for `#[command(flatten)]`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Attachments' bytes")]
@@ -36,8 +38,16 @@ pub struct BlobStoreConfig {
     /// used by a folder.
     ///
     /// Should be a disk: on many systems the folder for temporary files is memory.
-    #[arg(long, env = "TIDINGS_BLOB_SPOOL_DIR", value_name = "DIR", default_value = "/var/tmp")]
+    #[arg(
+        long,
+        env = "TIDINGS_BLOB_SPOOL_DIR",
+        value_name = "DIR",
+        default_value = "/var/tmp"
+    )]
     pub blob_spool_dir: PathBuf,
+    /// The keys of S3. `None`: the environment's.
+    #[arg(skip)]
+    pub blob_store_keys: Option<S3Keys>,
 }
 
 impl BlobStoreConfig {
@@ -50,6 +60,41 @@ impl BlobStoreConfig {
             blob_store_endpoint: None,
             blob_store_region: "us-east-1".to_owned(),
             blob_spool_dir: std::env::temp_dir(),
+            blob_store_keys: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::BlobStore;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        store: BlobStoreConfig,
+    }
+
+    fn open(url: &str) -> Result<BlobStore, String> {
+        let command =
+            Command::try_parse_from(["x", "--blob-store", url]).map_err(|error| error.to_string())?;
+        BlobStore::open(&command.store).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn a_folder_and_a_bucket_are_opened_and_nothing_else() {
+        open("file:///nowhere").expect("nothing is touched");
+        open("s3://bucket/a/prefix").expect("nothing is touched");
+        for (url, reason) in [
+            ("http://bucket", "neither file nor s3"),
+            ("s3:///prefix", "no bucket"),
+            ("/a/path", "invalid"),
+        ] {
+            let error = open(url).expect_err(url);
+            assert!(error.contains(reason), "{error}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What a store can answer instead of doing what it is asked.
 
+use std::io::{self, ErrorKind};
+
 use tidings_protocol::ContentHash;
 
 /// Why a store did not do what it was asked.
@@ -26,7 +28,9 @@ pub enum BlobError {
 #[derive(Debug, thiserror::Error)]
 pub enum FinishError {
     /// The bytes are not those that were announced. They have been removed.
-    #[error("{size} bytes with the SHA-256 {hash} were received, and {expected_size} with {expected} were announced")]
+    #[error(
+        "{size} bytes with the SHA-256 {hash} were received, and {expected_size} with {expected} were announced"
+    )]
     Mismatch {
         /// What was announced.
         expected: ContentHash,
@@ -40,4 +44,15 @@ pub enum FinishError {
     /// The store could not.
     #[error(transparent)]
     Blob(#[from] BlobError),
+}
+
+impl From<io::Error> for BlobError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::Full(error.to_string())
+            }
+            _ => Self::Away(error.to_string()),
+        }
+    }
 }

@@ -8,14 +8,21 @@
 //! Knows neither Postgres nor HTTP routes: who may read or write what, and which blobs are still needed, is decided
 //! by others. At most 4 MB are held in memory a request, whatever the size of the blob.
 
+mod blocks;
 mod config;
 mod error;
+mod folder;
+mod hasher;
+mod keys;
+mod pieces;
+mod s3;
 mod signed;
 mod store;
 mod upload;
 
 pub use config::BlobStoreConfig;
 pub use error::{BlobError, FinishError};
+pub use keys::S3Keys;
 pub use signed::SignedDownload;
 pub use store::{BlobStore, StoredBlob};
 pub use upload::{Checkpoint, Upload};

@@ -1,0 +1,281 @@
+//! An upload into the folder.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tidings_protocol::ContentHash;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::{Folder, blocking, sync_folder};
+use crate::blocks::Blocks;
+use crate::error::{BlobError, FinishError};
+use crate::hasher::Hasher;
+use crate::upload::{Checkpoint, check};
+
+/// How often bytes are brought to the disk while more come: the end has less to wait for, and who resumes less to
+/// hash again. A disk of 100 MB/s needs less than a second for it.
+const SYNC_BYTES: u64 = 64 * 1024 * 1024;
+/// How often a lock is tried again, and how many times: an upload that was dropped may have threads at work.
+const LOCK_INTERVAL: Duration = Duration::from_millis(20);
+const LOCK_TRIES: u32 = 100;
+/// Read at a time when what is there is hashed again.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct FolderUpload {
+    folder: Arc<Folder>,
+    blob_id: Uuid,
+    /// Locked, unless `whole`.
+    file: Arc<File>,
+    /// Somebody has finished it, and may not have been able to tell.
+    whole: bool,
+    received: u64,
+    blocks: Blocks,
+    /// Where the last sync began that was begun.
+    synced: u64,
+    syncing: Option<JoinHandle<io::Result<Checkpoint>>>,
+}
+
+/// What is noted of an upload.
+#[derive(Debug, Serialize, Deserialize)]
+struct State {
+    offset: u64,
+    sha256: String,
+}
+
+/// What was found of an upload.
+struct Found {
+    file: File,
+    whole: bool,
+}
+
+impl FolderUpload {
+    pub(crate) async fn begin(folder: &Arc<Folder>, blob_id: Uuid) -> Result<Self, BlobError> {
+        let path = folder.partial(blob_id);
+        let file = blocking(move || {
+            let file = options().create_new(true).open(&path).map_err(begin_error)?;
+            file.try_lock().map_err(|_| BlobError::Busy)?;
+            Ok(file)
+        })
+        .await?;
+        Ok(Self::new(folder, blob_id, file, false, 0, Hasher::default()))
+    }
+
+    pub(crate) async fn resume(
+        folder: &Arc<Folder>,
+        blob_id: Uuid,
+        state: Option<&Value>,
+    ) -> Result<Self, BlobError> {
+        let mut tries = 0;
+        let Found { file, whole } = loop {
+            let folder = Arc::clone(folder);
+            match blocking(move || find(&folder, blob_id)).await {
+                Err(BlobError::Busy) if tries < LOCK_TRIES => tries += 1,
+                found => break found?,
+            }
+            sleep(LOCK_INTERVAL).await;
+        };
+        let noted = state.and_then(|state| State::deserialize(state).ok());
+        let (file, received, hasher) = blocking(move || {
+            let (received, hasher) = hash_again(&file, noted)?;
+            Ok((file, received, hasher))
+        })
+        .await?;
+        Ok(Self::new(folder, blob_id, file, whole, received, hasher))
+    }
+
+    fn new(
+        folder: &Arc<Folder>,
+        blob_id: Uuid,
+        file: File,
+        whole: bool,
+        received: u64,
+        hasher: Hasher,
+    ) -> Self {
+        Self {
+            folder: Arc::clone(folder),
+            blob_id,
+            file: Arc::new(file),
+            whole,
+            received,
+            blocks: Blocks::new(hasher),
+            synced: received,
+            syncing: None,
+        }
+    }
+
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub(crate) async fn write(&mut self, mut bytes: Bytes) -> Result<(), BlobError> {
+        if self.whole && !bytes.is_empty() {
+            return Err(BlobError::Defect(format!("{} is whole already", self.blob_id)));
+        }
+        while !bytes.is_empty() {
+            if self.blocks.is_full() {
+                self.flush().await?;
+            }
+            self.received += self.blocks.gather(&mut bytes, usize::MAX) as u64;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        let offset = self.received - self.blocks.gathered() as u64;
+        self.blocks.settle().await?;
+        if offset - self.synced >= SYNC_BYTES && self.syncing.is_none() {
+            self.synced = offset;
+            self.syncing = Some(self.sync(offset));
+        }
+        self.blocks.flush(&self.file, offset).await
+    }
+
+    /// Makes everything before `offset`, which was settled, durable.
+    fn sync(&self, offset: u64) -> JoinHandle<io::Result<Checkpoint>> {
+        let state = State {
+            offset,
+            sha256: self.blocks.hasher().save(),
+        };
+        let (file, uploads) = (Arc::clone(&self.file), self.folder.uploads());
+        spawn_blocking(move || {
+            file.sync_data()?;
+            sync_folder(&uploads)?;
+            Ok(Checkpoint {
+                received: offset,
+                state: serde_json::to_value(state).expect("plain data serializes"),
+            })
+        })
+    }
+
+    pub(crate) fn due_checkpoint(&mut self) -> Option<Checkpoint> {
+        let done = self.syncing.as_mut()?.now_or_never()?;
+        self.syncing = None;
+        // A disk that fails is heard of when the upload ends: nothing is noted until then.
+        done.ok()?.ok()
+    }
+
+    pub(crate) async fn checkpoint(&mut self) -> Result<Checkpoint, BlobError> {
+        self.flush().await?;
+        self.blocks.settle().await?;
+        let done = self.sync(self.received).await;
+        Ok(done.map_err(|error| BlobError::Defect(error.to_string()))??)
+    }
+
+    pub(crate) async fn finish(mut self, expected: ContentHash, size: u64) -> Result<(), FinishError> {
+        self.flush().await.map_err(BlobError::from)?;
+        self.blocks.settle().await.map_err(BlobError::from)?;
+        let verdict = check(expected, size, self.blocks.hasher().hash(), self.received);
+        if let Err(mismatch) = verdict {
+            self.folder.remove(self.blob_id).await?;
+            return Err(mismatch);
+        }
+        if !self.whole {
+            // In one piece on a thread: who drops this future does not leave half of it.
+            let (folder, file, blob_id) = (self.folder, self.file, self.blob_id);
+            blocking(move || make_whole(&folder, &file, blob_id)).await?;
+        }
+        Ok(())
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true);
+    options
+}
+
+fn begin_error(error: io::Error) -> BlobError {
+    match error.kind() {
+        ErrorKind::AlreadyExists => BlobError::Defect("an upload with this id is there already".to_owned()),
+        _ => error.into(),
+    }
+}
+
+/// The file of an upload, locked; a new one where there is none.
+fn find(folder: &Folder, blob_id: Uuid) -> Result<Found, BlobError> {
+    let partial = folder.partial(blob_id);
+    // Whoever holds the lock renames or removes the file at most once or twice before it is ours.
+    for _ in 0..8 {
+        match File::open(folder.whole(blob_id)) {
+            Ok(file) => return Ok(Found { file, whole: true }),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            Err(_) => {}
+        }
+        let file = options().create(true).truncate(false).open(&partial)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(BlobError::Busy),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        if is_at(&file, &partial)? {
+            // Another one can have been finished after the first look, and a new file made by us.
+            if folder.whole(blob_id).exists() {
+                fs::remove_file(&partial)?;
+                continue;
+            }
+            return Ok(Found { file, whole: false });
+        }
+    }
+    Err(BlobError::Busy)
+}
+
+/// Whether `path` still is the name of `file`.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(metadata) => {
+            let own = file.metadata()?;
+            Ok((own.dev(), own.ino()) == (metadata.dev(), metadata.ino()))
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Length and hash of what is there, from what was noted on if the file reaches there.
+fn hash_again(file: &File, noted: Option<State>) -> Result<(u64, Hasher), BlobError> {
+    let length = file.metadata()?.len();
+    let noted = noted.filter(|noted| noted.offset <= length);
+    let from = noted.and_then(|noted| Some((noted.offset, Hasher::restore(&noted.sha256)?)));
+    let (mut offset, mut hasher) = from.unwrap_or_default();
+    let mut piece = vec![0; READ_BYTES.min((length - offset) as usize)];
+    while offset < length {
+        let count = file.read_at(&mut piece, offset)?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&piece[..count]);
+        offset += count as u64;
+    }
+    Ok((offset, hasher))
+}
+
+/// On the disk first, then renamed, and the names on the disk.
+fn make_whole(folder: &Folder, file: &File, blob_id: Uuid) -> Result<(), BlobError> {
+    file.sync_all()?;
+    let (partial, whole) = (folder.partial(blob_id), folder.whole(blob_id));
+    let parent = whole.parent().expect("a blob lies in a folder");
+    match fs::create_dir(parent) {
+        Ok(()) => sync_folder(&folder.blobs())?,
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+        Err(_) => {}
+    }
+    match fs::rename(partial, &whole) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(BlobError::Missing),
+        renamed => renamed?,
+    }
+    sync_folder(parent)?;
+    sync_folder(&folder.uploads())?;
+    Ok(())
+}
