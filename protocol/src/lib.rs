@@ -7,6 +7,7 @@ mod absent;
 mod client_frame;
 mod close;
 mod codec;
+mod content_hash;
 mod error;
 mod frames;
 mod id;
@@ -22,6 +23,7 @@ pub use client_frame::{
 };
 pub use close::CloseCode;
 pub use codec::{Codec, EncodedFrame};
+pub use content_hash::{ContentHash, InvalidContentHash};
 pub use error::{Error, ErrorCode, FrameError};
 pub use id::{AttachmentId, ChatId, ClientId, InvalidId, MessageId, RequestId};
 pub use limits::{
