@@ -1,11 +1,12 @@
-//! What Postgres keeps for Tidings: users' clients, chats and their participants, and the outbox of what must be
-//! published because of what was committed.
+//! What Postgres keeps for Tidings: users' clients, chats and their participants, attachments and who may read
+//! them, and the outbox of what must be published because of what was committed.
 //!
 //! Each operation is one method of [`Metadata`] in a file of its own, with the error it can return. Everything is
 //! written for several gateways and workers at once under READ COMMITTED: whoever changes a user's clients holds
 //! that user's row, whoever changes a chat holds the chat's. This crate does not know the bus; whoever publishes
 //! what the outbox holds comes here through [`Metadata::lock_outbox`].
 
+mod attachments;
 mod cache;
 mod chat;
 mod chat_change;
@@ -31,6 +32,11 @@ mod stored;
 mod suspend_user;
 mod users;
 
+pub use attachments::{
+    AttachmentCounts, AttachmentLimits, AttachmentRecord, Attempt, CreateAttachmentError, CreatedAttachment,
+    DoomedBlob, FinishedUpload, Grant, GrantError, GrantRefusal, NewAttachment, OpenUpload, OpenUploadError,
+    RemovalBacklog, UploadStanding,
+};
 pub use cache::InvalidatedCache;
 pub use chat::ChatRecord;
 pub use chat_change::{ChatChange, ChatOutcome};

@@ -20,7 +20,8 @@ pub struct Pruned {
 
 impl Metadata {
     /// Deletes at most `limit` requests and `limit` rows of the outbox that are no longer needed. Call again while
-    /// either count reaches the limit. A chat's newest row stays for ever, and what is unsent always.
+    /// either count reaches the limit. A chat's newest row stays for ever, what is unsent always, and
+    /// what says who may read an attachment as long as there is that.
     pub async fn prune(&self, limit: u32) -> Result<Pruned> {
         // now(), not clock_timestamp(), here and wherever rows are looked for by age: an index takes only what is
         // stable for the statement, and the whole table would be walked to find that nothing is old enough.
@@ -35,20 +36,35 @@ impl Metadata {
         )
         .execute(&self.pool)
         .await?;
-        let outbox = sqlx::query!(
-            "DELETE FROM outbox WHERE outbox_id IN (
-                 SELECT outbox_id FROM outbox
-                 WHERE superseded_at < now() - make_interval(days => $1)
-                 ORDER BY superseded_at LIMIT $2 FOR UPDATE SKIP LOCKED
-             )",
+        let outbox = self.prune_outbox(limit).await?;
+        Ok(Pruned {
+            requests: requests.rows_affected(),
+            outbox,
+        })
+    }
+
+    /// What a grant names stays: it says who may read an attachment. Two statements: a grant that was committed
+    /// before the rows were locked is seen by the second, and none can be made while they are.
+    async fn prune_outbox(&self, limit: u32) -> Result<u64> {
+        let mut tx = self.begin().await?;
+        let old = sqlx::query_scalar!(
+            "SELECT outbox_id FROM outbox o
+             WHERE superseded_at < now() - make_interval(days => $1)
+               AND NOT EXISTS (SELECT FROM grants g WHERE g.chat_id = o.chat_id AND g.version = o.version)
+             ORDER BY superseded_at LIMIT $2 FOR UPDATE SKIP LOCKED",
             HISTORY_DAYS.cast_signed(),
             i64::from(limit)
         )
-        .execute(&self.pool)
+        .fetch_all(&mut *tx)
         .await?;
-        Ok(Pruned {
-            requests: requests.rows_affected(),
-            outbox: outbox.rows_affected(),
-        })
+        let deleted = sqlx::query!(
+            "DELETE FROM outbox o WHERE outbox_id = ANY ($1)
+               AND NOT EXISTS (SELECT FROM grants g WHERE g.chat_id = o.chat_id AND g.version = o.version)",
+            &old
+        )
+        .execute(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(deleted.rows_affected())
     }
 }

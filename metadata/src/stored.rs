@@ -1,6 +1,6 @@
 //! From columns to the protocol's types and back.
 
-use tidings_protocol::{ChatKind, Participant, Role, UserId};
+use tidings_protocol::{ChatKind, ContentHash, Participant, Role, UserId};
 
 use crate::database_error::{DatabaseError, Result};
 
@@ -11,6 +11,11 @@ fn unreadable(what: &str, text: &str) -> DatabaseError {
 
 pub(crate) fn user_id(text: &str) -> Result<UserId> {
     UserId::new(text).map_err(|_| unreadable("a user id", text))
+}
+
+pub(crate) fn content_hash(bytes: &[u8]) -> Result<ContentHash> {
+    let hash = bytes.try_into().map(ContentHash);
+    hash.map_err(|_| unreadable("a SHA-256", &format!("{} bytes", bytes.len())))
 }
 
 pub(crate) const fn role_text(role: Role) -> &'static str {

@@ -14,7 +14,7 @@ async fn an_empty_database_is_refused_until_it_is_migrated() {
         .expect_err("there are no tables");
     assert_eq!(
         refusal.to_string(),
-        "the database lacks 0001 users and clients, 0002 chats, 0003 outbox, 0004 inbox life: run `tidings setup`"
+        "the database lacks 0001 users and clients, 0002 chats, 0003 outbox, 0004 inbox life, 0005 attachments: run `tidings setup`"
     );
     assert_eq!(
         database
@@ -23,7 +23,7 @@ async fn an_empty_database_is_refused_until_it_is_migrated() {
             .await
             .expect("they can be read")
             .len(),
-        4
+        5
     );
 
     database
