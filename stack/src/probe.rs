@@ -58,8 +58,15 @@ impl Probe {
 
 /// Status and body of a GET.
 async fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    request("GET", address, path).await
+}
+
+/// Status and body of a request without one.
+pub(crate) async fn request(method: &str, address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(BODY_BYTES_MAX).read_to_end(&mut answer).await?;

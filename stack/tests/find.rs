@@ -46,6 +46,7 @@ impl Machine {
         let finder = Finder {
             nats_server: None,
             postgres_bin: None,
+            weed: None,
             path: vec![self.path("a"), self.path("b")],
             packages: vec![self.path("packages")],
             cache: self.path("cache"),
@@ -144,6 +145,25 @@ fn a_setting_is_the_only_place() {
         error,
         format!("TIDINGS_NATS_SERVER: there is no program {}", missing.display())
     );
+}
+
+#[test]
+fn seaweed_is_asked_in_its_own_way() {
+    let machine = Machine::new();
+    machine.program(
+        "a/weed",
+        "test \"$1\" = version && echo version 8000GB 4.20 linux amd64",
+    );
+    let new = machine.program(
+        "b/weed",
+        "test \"$1\" = version && echo version 8000GB 4.48 linux amd64",
+    );
+    let found = machine
+        .find(|finder| finder.seaweed())
+        .expect("one is new enough");
+    assert_eq!((found.path, found.version), (new, Version(4, 48, 0)));
+    let said = machine.said.take().join("\n");
+    assert!(said.contains("is passed over: it is SeaweedFS 4.20"), "{said}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tidings_stack::{NatsCluster, NatsServer, Postgres, started};
+use tidings_stack::{NatsCluster, NatsServer, Postgres, Seaweed, started};
 
 /// Whether somebody takes connections there.
 fn answers(url: &str) -> bool {
@@ -50,4 +50,17 @@ async fn postgres_keeps_its_data() {
     postgres.restart().await.expect("it starts again after a stop");
     assert!(began.elapsed() < Duration::from_secs(20), "the stop was in order");
     assert!(answers(postgres.url()));
+}
+
+#[tokio::test]
+async fn seaweed_comes_up_again_after_a_crash() {
+    let mut seaweed = Seaweed::start_temp().await.expect("SeaweedFS starts");
+    let address = seaweed.endpoint().trim_start_matches("http://").to_owned();
+    let answers = || std::net::TcpStream::connect(&address).is_ok();
+    assert!(answers(), "{address}");
+    seaweed.kill().await;
+    assert!(!answers() && seaweed.pid().is_none());
+    let began = Instant::now();
+    seaweed.start().await.expect("it starts again");
+    assert!(answers() && began.elapsed() < Duration::from_secs(20));
 }
