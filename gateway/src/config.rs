@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use tidings_service::{CommonConfig, TokenConfig};
+use tidings_service::{AttachmentConfig, CommonConfig, TokenConfig};
 
 /// On or off.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,9 +60,14 @@ pub struct GatewayConfig {
     )]
     pub inbox_durables: Switch,
 
-    /// Where clients upload and download attachments, told in `welcome`. [default: not told]
-    #[arg(long, env = "TIDINGS_MEDIA_URL", value_name = "URL")]
+    /// Under which URL clients reach the media services, told in `welcome`. By default there are none, and
+    /// `createAttachment` is refused.
+    #[arg(long, env = "TIDINGS_MEDIA_URL", value_name = "URL", value_parser = media_url)]
     pub media_url: Option<String>,
+
+    /// How large and how many attachments may be.
+    #[command(flatten)]
+    pub attachments: AttachmentConfig,
 
     /// Connections that have not said hello yet, from one address; more are refused with 429.
     ///
@@ -95,4 +100,42 @@ fn stall_timeout(text: &str) -> Result<Duration, String> {
         return Err("at least 1 second is expected".to_owned());
     }
     Ok(timeout)
+}
+
+/// A URL that paths are put behind.
+fn media_url(text: &str) -> Result<String, String> {
+    let authority = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let authority = authority.and_then(|rest| rest.split('/').next());
+    if authority.is_none_or(str::is_empty) || text.contains(['?', '#', ' ']) {
+        return Err("a URL is expected, such as https://media.example.org".to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_media_url_ends_where_paths_begin() {
+        let read = |text| media_url(text).ok();
+        assert_eq!(read("https://m.example/"), Some("https://m.example".to_owned()));
+        assert_eq!(read("http://[::1]:8081"), Some("http://[::1]:8081".to_owned()));
+        assert_eq!(
+            read("https://m.example/a//"),
+            Some("https://m.example/a".to_owned())
+        );
+        for wrong in [
+            "",
+            "m.example",
+            "https://",
+            "ftp://m.example",
+            "https:///x",
+            "https://m.example/?a=b",
+        ] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
 }

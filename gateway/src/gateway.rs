@@ -3,9 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tidings_metadata::Metadata;
+use tidings_metadata::{AttachmentLimits, Metadata};
 use tidings_nats::{Bus, Invalidation, Topology};
-use tidings_service::{BootId, Context, Forget, Invalidations, LivingWatch, Tasks, TokenVerifier};
+use tidings_protocol::Limits;
+use tidings_service::{
+    AttachmentConfig, BootId, Context, Forget, Invalidations, LivingWatch, Tasks, TokenVerifier,
+};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +50,9 @@ pub(crate) struct Gateway {
     pub(crate) seen: Seen,
     pub(crate) tasks: Tasks,
     pub(crate) stopping: CancellationToken,
+    /// Where attachments are, without a slash at the end.
     pub(crate) media_url: Option<String>,
+    pub(crate) attachments: AttachmentConfig,
     pub(crate) inbox_durables: bool,
     /// Nobody can be served here.
     cut_off: AtomicBool,
@@ -99,6 +104,7 @@ impl Gateway {
             tasks: context.tasks.clone(),
             stopping: context.stopping.clone(),
             media_url: config.media_url.clone(),
+            attachments: config.attachments.clone(),
             inbox_durables: config.inbox_durables == Switch::On,
             cut_off: AtomicBool::new(false),
             admission: Admission::new(),
@@ -114,6 +120,22 @@ impl Gateway {
         });
         gateway.clone().spawn_upkeep(context);
         Ok(gateway)
+    }
+
+    /// What clients are told of.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            attachment_bytes: self.attachments.attachment_bytes_max,
+            ..Limits::default()
+        }
+    }
+
+    /// What a user may have of attachments, where rates are limited.
+    pub(crate) fn attachment_limits(&self) -> Option<AttachmentLimits> {
+        self.rate_limits.is_on().then_some(AttachmentLimits {
+            per_hour: self.attachments.attachments_per_hour,
+            bytes_per_user: self.attachments.attachment_budget,
+        })
     }
 
     /// Whether this gateway is cut off from the majority of NATS, so that nobody can be served here.

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tidings_metadata::{OutboxKey, RegisterClient, RegisterError, Registered};
 use tidings_nats::{CloseReason, INVALIDATIONS, Inbox, Lost, SessionKey, inbox_subject};
 use tidings_protocol::{
-    ClientFrame, CloseCode, Error, ErrorCode, FrameError, Hello, Limits, Registration, Reply, ServerFrame,
-    Timestamp, TrimReason, Welcome,
+    ClientFrame, CloseCode, Error, ErrorCode, FrameError, Hello, Registration, Reply, ServerFrame, Timestamp,
+    TrimReason, Welcome,
 };
 use tidings_service::{Claims, clock};
 use tokio::sync::SemaphorePermit;
@@ -495,7 +495,7 @@ fn welcome(gateway: &Gateway, mut wire: Wire, id: u64, session: Session) -> Open
         token_expires_at: claims.expires_at,
         media_url: gateway.media_url.clone(),
         backlog,
-        limits: Limits::default(),
+        limits: gateway.limits(),
     });
     gateway.seen.note(seat.client_id);
     wire.write(&welcome);

@@ -103,6 +103,11 @@ impl RateLimits {
         }
     }
 
+    /// Whether rates are limited.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.on
+    }
+
     /// A new client's buckets.
     pub(crate) fn client(&self) -> ClientLimits {
         ClientLimits(self.on.then(|| Buckets {

@@ -1,9 +1,11 @@
 //! `sendMessage`: SUCCESS only after JetStream's publish ack.
+//!
+//! A message that names attachments asks Postgres first; one that names none does not.
 
 use std::time::{Duration, Instant};
 
-use tidings_nats::{Event, Message, chat_subject, event_headers};
-use tidings_protocol::{Error, ErrorCode, Reply, SendMessage};
+use tidings_nats::{Event, HEADER_GRANTED, Message, chat_subject, event_headers};
+use tidings_protocol::{Error, Reply, SendMessage};
 use tidings_service::clock;
 
 use crate::gateway::Gateway;
@@ -21,12 +23,14 @@ impl Gateway {
         request: SendMessage,
     ) -> Result<Reply, Error> {
         let started = Instant::now();
-        if !request.attachments.is_empty() {
-            let message = "attachments are not served by this version";
-            return Err(Error::new(ErrorCode::AttachmentForbidden, message).at("attachments[0]"));
-        }
         self.chat_of(request.chat_id, &session.user_id).await?;
         self.rate_limits.check_chat(request.chat_id)?;
+        let grant = if request.attachments.is_empty() {
+            None
+        } else {
+            Some(self.grant(&session.user_id, &request).await?)
+        };
+        let (version, attachments) = grant.map(|grant| (grant.version, grant.attachments)).unzip();
         let sent_at = clock::now();
         let event = Event::Message(Message {
             chat_id: request.chat_id,
@@ -35,10 +39,13 @@ impl Gateway {
             client_id: session.client_id,
             sent_at,
             message: request.message,
-            attachments: Vec::new(),
+            attachments: attachments.unwrap_or_default(),
         });
         let subject = chat_subject(self.topology.partition(request.chat_id), request.chat_id);
-        let headers = event_headers(&event, &event.message_id());
+        let mut headers = event_headers(&event, &event.message_id());
+        if let Some(version) = version {
+            headers.insert(HEADER_GRANTED, version.to_string());
+        }
         let accepted = self
             .publisher
             .bus()

@@ -4,16 +4,13 @@
 //! confirmed is not lost with the connection. What waits to be written has bounds: deliveries that of the window, and
 //! answers that of [`crate::outgoing`], beyond which nothing more is read until some have left.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::future::BoxFuture;
-use futures::stream::FuturesUnordered;
 use tidings_nats::CloseReason;
 use tidings_protocol::{
-    ChatId, ClientFrame, CloseCode, Error, ErrorCode, FrameError, Notice, NoticeCode, PING_SECONDS, Reply,
+    ClientFrame, CloseCode, Error, ErrorCode, FrameError, Notice, NoticeCode, PING_SECONDS, Reply,
     SendMessage, TokenExpiring,
 };
 use tidings_service::{Claims, clock};
@@ -26,17 +23,12 @@ use crate::inbox_reader::{InboxReader, Read};
 use crate::inbox_session::{Action, InboxSession, Input, Stored};
 use crate::mailbox::{Ending, Mail};
 use crate::rate_limits::ClientLimits;
+use crate::requests::{Done, Requests};
 use crate::seat::Seat;
 use crate::sessions::SessionHandle;
 use crate::take_over;
-use crate::unavailable::in_time;
 use crate::wire::{Incoming, Wire, WriteError};
 
-/// Requests of one connection under way; beyond, its socket is not read until one is answered.
-const REQUESTS_MAX: usize = 64;
-/// Of these, requests that ask Postgres. Fewer, since all connections share its few connections: somebody who asks
-/// without reading the answers must not make everybody else wait behind 64 of them.
-const QUESTIONS_MAX: usize = 8;
 /// Silence after which the server pings; twice as much is death.
 const PING_AFTER: Duration = Duration::from_secs(PING_SECONDS);
 /// How long before its end a token's expiry is announced.
@@ -79,15 +71,6 @@ impl From<WriteError> for End {
     }
 }
 
-/// What a finished request leaves.
-struct Done {
-    reply: Reply,
-    /// The chat whose next message may be sent now.
-    sent_to: Option<ChatId>,
-    /// A token that was renewed.
-    renewed: Option<Claims>,
-}
-
 /// What a session waits for.
 enum Happening {
     Incoming(Incoming),
@@ -106,12 +89,7 @@ struct Session {
     actions: Vec<Action<Body>>,
     reader: Option<InboxReader>,
     reading: Option<BoxFuture<'static, (InboxReader, Read)>>,
-    requests: FuturesUnordered<BoxFuture<'static, Done>>,
-    /// Messages that wait for the one before them in the same chat: a connection's sends to a chat keep their order.
-    queued: HashMap<ChatId, VecDeque<SendMessage>>,
-    queued_count: usize,
-    /// Requests under way that are no messages.
-    questions: usize,
+    requests: Requests,
     limits: ClientLimits,
     heard_at: Instant,
     pinged: bool,
@@ -146,10 +124,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
         actions: Vec::new(),
         reader: Some(reader),
         reading: None,
-        requests: FuturesUnordered::new(),
-        queued: HashMap::new(),
-        queued_count: 0,
-        questions: 0,
+        requests: Requests::new(gateway.clone(), handle.clone()),
         heard_at: now,
         pinged: false,
         expiry_told: false,
@@ -213,8 +188,7 @@ impl Session {
     /// Waits for one thing to happen, while what was written leaves.
     async fn next(&mut self) -> Happening {
         let deadline = self.deadline();
-        let may_read =
-            self.requests.len() + self.queued_count < REQUESTS_MAX && self.questions < QUESTIONS_MAX;
+        let may_read = self.requests.has_room();
         let mailbox = &self.handle.mailbox;
         tokio::select! {
             incoming = self.wire.next(may_read) => Happening::Incoming(incoming),
@@ -395,78 +369,27 @@ impl Session {
                 {
                     return self.reply(Reply::failure(frame.id(), error));
                 }
-                let request = request(self.gateway.clone(), self.handle.clone(), frame);
-                self.questions += 1;
-                self.requests.push(Box::pin(request));
+                self.requests.ask(frame);
             }
         }
     }
 
-    /// Sends a message once the one before it in the same chat is answered.
     fn send(&mut self, request: SendMessage) {
         if let Err(error) = self.limits.check_message() {
             return self.reply(Reply::failure(Some(request.id), error));
         }
-        if let Some(queue) = self.queued.get_mut(&request.chat_id) {
-            queue.push_back(request);
-            self.queued_count += 1;
-        } else {
-            self.queued.insert(request.chat_id, VecDeque::new());
-            self.start_send(request);
-        }
+        self.requests.send(request);
     }
 
-    fn start_send(&mut self, request: SendMessage) {
-        let (gateway, handle) = (self.gateway.clone(), self.handle.clone());
-        self.requests.push(Box::pin(async move {
-            let (id, chat_id) = (request.id, request.chat_id);
-            let result = gateway.send_message(&handle, request).await;
-            Done {
-                reply: answer(id, result),
-                sent_to: Some(chat_id),
-                renewed: None,
-            }
-        }));
-    }
-
-    fn done(&mut self, done: Done) {
-        if let Some(claims) = done.renewed {
+    fn done(&mut self, mut done: Done) {
+        if let Some(claims) = done.renewed.take() {
             self.claims = claims;
             self.expiry_told = false;
         }
-        let unknown = done
-            .reply
-            .error
-            .as_ref()
-            .is_some_and(|error| error.code == ErrorCode::Unavailable);
+        let refused = self.requests.finish(&done);
         self.reply(done.reply);
-        if let Some(chat_id) = done.sent_to {
-            self.next_send(chat_id, unknown);
-        } else {
-            self.questions -= 1;
-        }
-    }
-
-    /// After a message whose fate is not known, those behind it are refused: they would overtake its retry.
-    fn next_send(&mut self, chat_id: ChatId, unknown: bool) {
-        if unknown {
-            for request in self.queued.remove(&chat_id).into_iter().flatten() {
-                self.queued_count -= 1;
-                let error = crate::unavailable::unavailable(
-                    "not sent: the message before it in this chat was not accepted",
-                );
-                self.reply(Reply::failure(Some(request.id), error));
-            }
-            return;
-        }
-        if let Some(request) = self.queued.get_mut(&chat_id).and_then(VecDeque::pop_front) {
-            self.queued_count -= 1;
-            self.start_send(request);
-        } else {
-            self.queued.remove(&chat_id);
-            if self.queued.is_empty() {
-                self.queued.shrink_to_fit();
-            }
+        for reply in refused {
+            self.reply(reply);
         }
     }
 
@@ -551,56 +474,4 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Everything but hello, sendMessage and received.
-async fn request(gateway: Arc<Gateway>, session: Arc<SessionHandle>, frame: ClientFrame) -> Done {
-    let id = frame.id().expect("received is not a request");
-    let mut renewed = None;
-    let work = async {
-        match frame {
-            ClientFrame::CreateChat(request) => gateway.create_chat(&session, request).await,
-            ClientFrame::ModifyChatParticipants(request) => {
-                gateway.modify_chat_participants(&session, request).await
-            }
-            ClientFrame::ListChats(request) => gateway.list_chats(&session, request).await,
-            ClientFrame::GetChat(request) => gateway.get_chat(&session, request).await,
-            ClientFrame::ListClients(request) => gateway.list_clients(&session, request).await,
-            ClientFrame::RemoveClient(request) => gateway.remove_client(&session, request).await,
-            ClientFrame::RenewToken(request) => match gateway.renew_token(&session, &request.token).await {
-                Ok(claims) => {
-                    let expires_at = claims.expires_at;
-                    renewed = Some(claims);
-                    Ok(Reply {
-                        token_expires_at: Some(expires_at),
-                        ..Reply::success(id)
-                    })
-                }
-                Err(error) => Err(error),
-            },
-            ClientFrame::Ping(_) => Ok(Reply {
-                server_time: Some(clock::now()),
-                ..Reply::success(id)
-            }),
-            // Not retryable: this gateway will not learn it.
-            ClientFrame::CreateAttachment(_) => Err(Error::new(
-                ErrorCode::UnknownType,
-                "attachments are not served by this version",
-            )
-            .at("type")),
-            ClientFrame::Hello(_) | ClientFrame::SendMessage(_) | ClientFrame::Received(_) => {
-                unreachable!("handled by the session itself")
-            }
-        }
-    };
-    let result = in_time(work).await;
-    Done {
-        reply: answer(id, result),
-        sent_to: None,
-        renewed,
-    }
-}
-
-fn answer(id: u64, result: Result<Reply, Error>) -> Reply {
-    result.unwrap_or_else(|error| Reply::failure(Some(id), error))
 }

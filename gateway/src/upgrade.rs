@@ -54,11 +54,11 @@ struct Spoken {
     limits: Limits,
 }
 
-async fn versions() -> axum::Json<Spoken> {
+async fn versions(State(edge): State<Edge>) -> axum::Json<Spoken> {
     axum::Json(Spoken {
         versions: ["v1"],
         subprotocols: Codec::ALL.map(Codec::subprotocol),
-        limits: Limits::default(),
+        limits: edge.gateway.limits(),
     })
 }
 

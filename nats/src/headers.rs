@@ -10,6 +10,8 @@ pub const KIND: &str = "Tidings-Kind";
 pub const CHAT: &str = "Tidings-Chat";
 /// The user who did it.
 pub const FROM: &str = "Tidings-From";
+/// The version of the chat whose participants may read what the message names, where it names any attachment.
+pub const GRANTED: &str = "Tidings-Granted";
 /// Why an event is a dead letter.
 pub const REASON: &str = "Tidings-Reason";
 /// How often it was tried before it became a dead letter.
@@ -23,4 +25,9 @@ pub fn event_headers(event: &Event, message_id: &str) -> HeaderMap {
     headers.insert(CHAT, event.chat_id().to_string());
     headers.insert(FROM, event.from().as_str());
     headers
+}
+
+/// What [`GRANTED`] says; nothing where it says nothing that can be read.
+pub fn granted_version(headers: &HeaderMap) -> Option<u64> {
+    headers.get(GRANTED)?.as_str().parse().ok()
 }

@@ -31,8 +31,8 @@ pub use direct_get::{DirectGetError, StoredMessage};
 pub use durable::{DurableInfo, StartedDurable, durable_config, inbox_subjects};
 pub use event::{ChatUpdate, Entry, Event, Message};
 pub use headers::{
-    CHAT as HEADER_CHAT, FROM as HEADER_FROM, KIND as HEADER_KIND, REASON as HEADER_REASON,
-    TRIES as HEADER_TRIES, event_headers,
+    CHAT as HEADER_CHAT, FROM as HEADER_FROM, GRANTED as HEADER_GRANTED, KIND as HEADER_KIND,
+    REASON as HEADER_REASON, TRIES as HEADER_TRIES, event_headers, granted_version,
 };
 pub use invalidation::Invalidation;
 pub use letter::LetterMessage;
