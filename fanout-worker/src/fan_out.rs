@@ -4,6 +4,7 @@ mod attempt;
 mod entries;
 mod giving_up;
 mod incoming;
+mod late_grant;
 mod recipients;
 
 use std::panic::AssertUnwindSafe;

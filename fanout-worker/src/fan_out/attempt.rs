@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidings_nats::{Accepted, Entry, Event, Inbox, WireError, chat_subject};
 use tidings_protocol::UserId;
 
+use super::late_grant::late_grant;
 use super::{FanOut, Incoming};
 use crate::participants::ParticipantsCache;
 use crate::tries::Failure;
@@ -27,6 +28,8 @@ pub(super) struct Progress {
     /// Whose `first` was written to. It may be there though nobody said so, and then it must not be stored a second
     /// time for the client that has registered since and inherits it.
     pub(super) first: HashSet<UserId>,
+    /// Whether those who get it may read what it names, where that was to be done here.
+    pub(super) granted: bool,
 }
 
 impl FanOut {
@@ -52,10 +55,18 @@ impl FanOut {
         let entry =
             Entry::encode_around(incoming.sequence, &payload).map_err(|error| wire_failure(&error))?;
         let recipients = self.recipients(&event, incoming.sequence, participants);
-        let Some(users) = in_time(recipients).await? else {
+        let Some(recipients) = in_time(recipients).await? else {
             // A copy of a change that was fanned out before a later one.
             return Ok("superseded");
         };
+        if let Some(late) = late_grant(&event, &incoming.headers, recipients.version)
+            && !progress.granted
+        {
+            // Boxed, since hardly any event needs it and every one has room for this.
+            in_time(Box::pin(self.grant(late))).await?;
+            progress.granted = true;
+        }
+        let users = recipients.users;
         let look = self.horizon.look();
         let targets = in_time(self.targets(&event, &users, progress)).await?;
         let to_first = targets.iter().any(|(_, inbox)| *inbox == Inbox::First);

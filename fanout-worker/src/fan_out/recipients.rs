@@ -8,6 +8,23 @@ use super::attempt::{Progress, Stored, Target};
 use crate::participants::{Participants, ParticipantsCache, ParticipantsError};
 use crate::tries::Failure;
 
+/// Who gets an event.
+pub(super) struct Recipients {
+    /// Whose inboxes get it.
+    pub(super) users: Vec<UserId>,
+    /// The version of the chat that says so.
+    pub(super) version: u64,
+}
+
+impl From<Participants> for Recipients {
+    fn from(participants: Participants) -> Self {
+        Self {
+            users: participants.users.to_vec(),
+            version: participants.version,
+        }
+    }
+}
+
 impl FanOut {
     /// Whose inboxes get it; nobody's, if it is a change that a later one has overtaken.
     pub(super) async fn recipients(
@@ -15,7 +32,7 @@ impl FanOut {
         event: &Event,
         sequence: u64,
         participants: &ParticipantsCache,
-    ) -> Result<Option<Vec<UserId>>, Failure> {
+    ) -> Result<Option<Recipients>, Failure> {
         let chat_id = event.chat_id();
         let known = participants.get(chat_id);
         match event {
@@ -33,21 +50,23 @@ impl FanOut {
                         .cloned(),
                 );
                 participants.follow(chat_id, now);
-                Ok(Some(users))
+                Ok(Some(Recipients {
+                    users,
+                    version: update.version,
+                }))
             }
             Event::Message(_) => {
                 if let Some(known) = known {
-                    return Ok(Some(known.users.to_vec()));
+                    return Ok(Some(known.into()));
                 }
                 let (loaded, is_newest) =
                     Participants::load(&self.metadata, &self.bus, &self.topology, chat_id, sequence)
                         .await
                         .map_err(|error| participants_failure(&error))?;
-                let users = loaded.users.to_vec();
                 if is_newest {
-                    participants.put(chat_id, loaded);
+                    participants.put(chat_id, loaded.clone());
                 }
-                Ok(Some(users))
+                Ok(Some(loaded.into()))
             }
         }
     }
