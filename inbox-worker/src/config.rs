@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidings_blobs::BlobStoreConfig;
 use tidings_service::CommonConfig;
 
 /// The most that `--retention` may be: a day less than the `max_age` of the inboxes' streams, which deletes without a
@@ -16,6 +17,10 @@ pub struct InboxWorkerConfig {
     /// Every service's settings.
     #[command(flatten)]
     pub common: CommonConfig,
+
+    /// Where attachments' bytes are removed from.
+    #[command(flatten)]
+    pub store: BlobStoreConfig,
 
     /// How long an inbox keeps what its client has not confirmed: `30d` at most; `12h`, `30m`, `90s`.
     ///

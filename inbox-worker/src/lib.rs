@@ -1,11 +1,14 @@
 //! The life of inboxes beside the path of a message: publishing what a crash left in the outbox, expiring what is too
-//! old, emptying the inboxes of clients that are gone, forgetting what nobody needs. Any number may run; they find each
+//! old, emptying the inboxes of clients that are gone, forgetting what nobody needs, attachments' bytes too. Any number may run; they find each
 //! other's locks in Postgres.
 
+mod attachments;
+mod blob_store;
 mod clocks;
 mod config;
 mod expire;
 mod idle;
+mod orphans;
 mod prune;
 mod relay;
 mod sweep;
@@ -13,6 +16,7 @@ mod sweep;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidings_blobs::BlobStore;
 use tidings_protocol::Timestamp;
 use tidings_service::{Context, LivingWatch, Registration, clock};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +39,7 @@ pub async fn run(config: InboxWorkerConfig, context: Context) -> anyhow::Result<
         &context,
         Arc::new(move || Timestamp(clock::now().0.saturating_add(offset))),
     );
+    let store = BlobStore::open(&config.store)?;
     let gateways = LivingWatch::start(&context, "gateway").await?;
     tracing::info!("relaying the outbox, looking after inboxes");
     tokio::join!(
@@ -44,6 +49,8 @@ pub async fn run(config: InboxWorkerConfig, context: Context) -> anyhow::Result<
         expire::run(context.clone(), clocks.clone(), config.retention),
         sweep::run(context.clone()),
         idle::run(context.clone(), clocks.clone(), gateways, config.idle_after),
+        attachments::run(context.clone(), clocks.clone(), store.clone()),
+        orphans::run(context.clone(), clocks.clone(), store),
     );
     registered.cancel();
     Ok(())
