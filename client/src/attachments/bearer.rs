@@ -11,6 +11,9 @@ use crate::tokens::{TokenReason, Tokens};
 /// As for a connection.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Fresh tokens that are refused one after the other: the server will take none.
+const REFUSED_MAX: usize = 3;
+
 /// Why there is no token.
 #[derive(Debug)]
 pub(super) enum NoToken {
@@ -25,12 +28,13 @@ pub(super) struct Bearer {
     tokens: Tokens,
     /// What the provider gave to this transfer.
     own: Option<String>,
-    refused: Option<String>,
+    /// Since the last one that was taken, and the one before that.
+    refused: Vec<String>,
 }
 
 impl Bearer {
     pub(super) fn new(tokens: Tokens) -> Self {
-        let (own, refused) = (None, None);
+        let (own, refused) = (None, Vec::new());
         Self { tokens, own, refused }
     }
 
@@ -39,21 +43,21 @@ impl Bearer {
         // While the client is connected its token is kept fresh.
         let connected = *state == State::Connected;
         if let Some(token) = session.token.as_ref().filter(|_| connected)
-            && self.refused.as_ref() != Some(token)
+            && !self.refused.contains(token)
         {
             return Ok(token.clone());
         }
         if let Some(token) = &self.own {
             return Ok(token.clone());
         }
-        let reason = if self.refused.is_some() {
-            TokenReason::Refused
-        } else {
-            TokenReason::Expiring
+        let reason = match self.refused.len() {
+            0 => TokenReason::Expiring,
+            REFUSED_MAX.. => return Err(NoToken::Refused),
+            _ => TokenReason::Refused,
         };
         let got = timeout(TOKEN_TIMEOUT, self.tokens.get(reason)).await;
         match got {
-            Ok(Ok(token)) if Some(&token) == self.refused.as_ref() => Err(NoToken::Refused),
+            Ok(Ok(token)) if self.refused.contains(&token) => Err(NoToken::Refused),
             Ok(Ok(token)) => Ok(self.own.insert(token).clone()),
             Ok(Err(_)) | Err(_) => Err(NoToken::Failed),
         }
@@ -62,6 +66,12 @@ impl Bearer {
     /// The server did not take it.
     pub(super) fn refused(&mut self, token: String) {
         self.own = None;
-        self.refused = Some(token);
+        self.refused.push(token);
+    }
+
+    /// The server took one; of the others only the last may be offered again, by the connection.
+    pub(super) fn taken(&mut self) {
+        let old = self.refused.len().saturating_sub(1);
+        self.refused.drain(..old);
     }
 }

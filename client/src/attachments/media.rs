@@ -171,8 +171,10 @@ impl Way {
         let request = self.media.http().request(method, url);
         let request = more(request.header(reqwest::header::AUTHORIZATION, authorization));
         let answer = take(timeout(patience, request.send()).await.ok().and_then(Result::ok)).await;
-        if let Answer::Bad(Verdict::NewToken, _) = &answer {
-            self.bearer.refused(token);
+        match &answer {
+            Answer::Bad(Verdict::NewToken, _) => self.bearer.refused(token),
+            Answer::Good(_) => self.bearer.taken(),
+            Answer::Bad(..) | Answer::Lost => {}
         }
         Ok(answer)
     }

@@ -39,6 +39,10 @@ pub(super) fn verdict(status: StatusCode, error: Option<&Error>, retry_after: Op
     if code == Some(&ErrorCode::HashMismatch) {
         return Verdict::Mismatch;
     }
+    // Of a slot that nobody fills: it is not for whoever downloads to wait for.
+    if code == Some(&ErrorCode::AttachmentNotReady) {
+        return Verdict::Refused;
+    }
     let asked = error
         .and_then(|error| error.retry_after_ms)
         .map(Duration::from_millis)
@@ -94,6 +98,8 @@ mod tests {
         check(410, None, None, Verdict::Gone);
         let other = Error::new(ErrorCode::HashMismatch, "");
         check(422, Some(other), None, Verdict::Mismatch);
+        let empty = Error::new(ErrorCode::AttachmentNotReady, "");
+        check(409, Some(empty), None, Verdict::Refused);
         check(400, None, None, Verdict::Refused);
         check(403, None, None, Verdict::Refused);
         check(413, None, None, Verdict::Refused);
