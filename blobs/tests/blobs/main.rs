@@ -1,0 +1,6 @@
+//! The store keeps its word, as a folder and as a bucket of a real server.
+
+mod contract;
+mod folder;
+mod s3;
+mod support;
