@@ -38,8 +38,8 @@ impl Hasher {
 mod tests {
     use super::*;
 
-    /// Of "abc" after 70 times "a": what builds before this one have written down.
-    const SAVED: &str = "WyjFxl6iFq+0yXuVkUv/1pSR9+Z8zFmAcT/cVqkWVb4BAAAAAAAAAAlhYWFhYWFhYmMAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    /// Of 71 times "a", and "bc": what builds before this one have written down.
+    const SAVED: &str = "HLhb3yYGHuiUqEX7MQ/UTxZoXrLBmdTWKUmQq2ZeYwABAAAAAAAAAAlhYWFhYWFhYmMAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
     #[test]
     fn what_was_saved_is_gone_on_with() {

@@ -3,4 +3,5 @@
 mod contract;
 mod folder;
 mod s3;
+mod speed;
 mod support;
