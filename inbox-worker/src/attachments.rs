@@ -25,8 +25,8 @@ const LEASE: &str = "attachments";
 const LEASE_LASTS: Duration = Duration::from_mins(5);
 /// How often it is looked: attachments live for days, but the bytes of an upload that was given up are in the way.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Rows of one statement: a few milliseconds of work, and short locks.
-const ROWS_MAX: u32 = 1_000;
+/// Rows of one step: at worst a transaction for each, all within [`QUESTION_TIMEOUT`].
+const ROWS_MAX: u32 = 200;
 /// Blobs of one look, which is as much as may be between two renewals of the lease.
 const BLOBS_MAX: usize = 64;
 /// Blobs that are removed at once: a removal waits for the store, which others use meanwhile.
@@ -117,11 +117,11 @@ async fn round(
     }
     let expired = in_time(QUESTION_TIMEOUT, metadata.expire_attachments(ROWS_MAX)).await?;
     metrics::counter!("tidings_attachments_expired_total").increment(expired);
-    let doomed = in_time(QUESTION_TIMEOUT, metadata.doom_unused_blobs(ROWS_MAX)).await?;
-    metrics::counter!("tidings_blobs_doomed_total").increment(doomed);
+    let left = in_time(QUESTION_TIMEOUT, metadata.doom_unused_blobs(ROWS_MAX)).await?;
+    metrics::counter!("tidings_uploads_left_total").increment(left);
     let pruned = in_time(QUESTION_TIMEOUT, metadata.prune_attachments(ROWS_MAX)).await?;
     metrics::counter!("tidings_pruned_rows_total", "table" => "attachments").increment(pruned);
-    let mut cut = [expired, doomed, pruned].contains(&u64::from(ROWS_MAX));
+    let mut cut = [expired, left, pruned].contains(&u64::from(ROWS_MAX));
     if stored {
         cut |= remove_some(context, store, postponed).await?;
     }

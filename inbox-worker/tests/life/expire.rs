@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::support::{System, Worker, chat, in_seconds, until, user};
 
 /// Waits until a worker has looked at every stream: it renews its lease before each, twice a second here.
-async fn after_a_round(worker: &Worker, system: &System) {
+pub(crate) async fn after_a_round(worker: &Worker, system: &System) {
     let renewed = async || {
         let lease = system
             .context

@@ -74,6 +74,11 @@ impl System {
         }
     }
 
+    /// Where its Postgres is.
+    pub(crate) fn postgres_url(&self) -> &str {
+        &self.urls[1]
+    }
+
     /// A service of some kind, with connections of its own.
     pub(crate) async fn attach(&self, service: &'static str) -> Context {
         let context = Context::attach(service, &self.urls[0], &self.urls[1]).await;
