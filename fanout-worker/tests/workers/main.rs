@@ -1,5 +1,6 @@
 //! Fan-out workers on real servers.
 
+mod attachments;
 mod fan_out;
 mod long_weather;
 mod overflow;

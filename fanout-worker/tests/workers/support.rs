@@ -10,10 +10,11 @@ use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_metadata::{Metadata, ModifyParticipants, NewChat, OutboxKey, RegisterClient};
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
-    ApiError, Beacon, Bus, CHATS, ChatUpdate, Entry, Event, Inbox, LiveMessage, Message, Notice, SESSIONS,
-    SessionKey, Topology, chat_subject, event_headers, inbox_stream, inbox_subject, live_subject,
+    ApiError, Beacon, Bus, CHATS, ChatUpdate, Entry, Event, HEADER_GRANTED, Inbox, LiveMessage, Message,
+    Notice, SESSIONS, SessionKey, Topology, chat_subject, event_headers, inbox_stream, inbox_subject,
+    live_subject,
 };
-use tidings_protocol::{ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
+use tidings_protocol::{Attachment, ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
 use tidings_service::{Context, NatsConnection, NatsSettings, outbox};
 use tidings_stack::{NatsCluster, NatsServer, Postgres};
 use tokio::runtime::Runtime;
@@ -229,6 +230,18 @@ impl System {
 
     /// Publishes a message as a gateway does, again until it is accepted; says its sequence.
     pub(crate) async fn send(&self, chat_id: ChatId, from: &Person, text: &str) -> u64 {
+        self.send_with(chat_id, from, text, Vec::new(), None).await
+    }
+
+    /// The same, of a message that names attachments which were granted to a version of the chat.
+    pub(crate) async fn send_with(
+        &self,
+        chat_id: ChatId,
+        from: &Person,
+        text: &str,
+        attachments: Vec<Attachment>,
+        granted: Option<u64>,
+    ) -> u64 {
         let event = Event::Message(Message {
             chat_id,
             message_id: MessageId(Uuid::new_v4()),
@@ -236,9 +249,12 @@ impl System {
             client_id: from.client_id,
             sent_at: Timestamp(0),
             message: text.to_owned(),
-            attachments: vec![],
+            attachments,
         });
-        let headers = event_headers(&event, &event.message_id());
+        let mut headers = event_headers(&event, &event.message_id());
+        if let Some(version) = granted {
+            headers.insert(HEADER_GRANTED, version.to_string());
+        }
         let subject = chat_subject(self.context.topology.partition(chat_id), chat_id);
         let send = async {
             loop {
