@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     /// Of 71 times "a", and "bc": what builds before this one have written down.
-    const SAVED: &str = "HLhb3yYGHuiUqEX7MQ/UTxZoXrLBmdTWKUmQq2ZeYwABAAAAAAAAAAlhYWFhYWFhYmMAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    const SAVED: &str = "HLhb3yYGHuiUqEX7MQ/UTxZoXrLBmdTWKUmQq2ZeYwABAAAAAAAAAAlhYWFhYWFhYmMAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
     #[test]
     fn what_was_saved_is_gone_on_with() {

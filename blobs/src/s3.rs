@@ -54,7 +54,7 @@ const RETRY: RetryConfig = RetryConfig {
     retry_timeout: Duration::from_secs(10),
 };
 /// A URL is used at once, and a part takes a minute at most.
-const URL_LIFE: Duration = Duration::from_secs(300);
+const URL_LIFE: Duration = Duration::from_mins(5);
 /// What browsers may keep of a download: bytes of a hash never change.
 const CACHE_CONTROL: &str = "private, max-age=31536000, immutable";
 

@@ -2,8 +2,9 @@
 //! cannot be gone on with. This program starts itself as the process that uploads, and kills it again and again.
 //! `TIDINGS_SEED` repeats a run.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -111,7 +112,13 @@ fn start(config: &BlobStoreConfig, blob_id: Uuid, size: usize, notes: &Path) -> 
             .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
             .env("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key);
     }
-    command.spawn().expect("the test runs")
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("the test runs");
+    // It has made its bytes, which takes longer than to store them.
+    let mut ready = String::new();
+    let mut said = BufReader::new(child.stdout.take().expect("it is piped"));
+    said.read_line(&mut ready).expect("it is text");
+    assert_eq!(ready, "ready\n");
+    child
 }
 
 async fn is_whole(store: &BlobStore, blob_id: Uuid) -> bool {
@@ -139,6 +146,9 @@ async fn upload(order: &str) {
     config.blob_store = url("STORE").expect("a store is given");
     config.blob_store_endpoint = url("ENDPOINT");
     let store = BlobStore::open(&config).expect("the settings are complete");
+    let bytes = content(size);
+    let expected = hash(&bytes);
+    println!("ready");
     let noted = std::fs::read(&state)
         .ok()
         .map(|text| serde_json::from_slice(&text).expect("it was renamed whole"));
@@ -151,7 +161,6 @@ async fn upload(order: &str) {
         std::fs::write(&new, checkpoint.state.to_string()).expect("the folder is writable");
         std::fs::rename(&new, &state).expect("the folder is writable");
     };
-    let bytes = content(size);
     let mut rest = bytes.slice(upload.received() as usize..);
     let mut pieces = 0;
     while !rest.is_empty() {
@@ -166,7 +175,7 @@ async fn upload(order: &str) {
         }
     }
     upload
-        .finish(hash(&bytes), size as u64)
+        .finish(expected, size as u64)
         .await
         .expect("the bytes are right");
 }

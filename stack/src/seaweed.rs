@@ -16,7 +16,7 @@ use crate::secret::{new_secret, write_private};
 use crate::server::{Orphaned, Server, Spec};
 
 /// It answers after three seconds; a busy machine takes longer.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_PATIENCE: Duration = Duration::from_mins(1);
 /// What is in memory is written to the disk.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// How often a server is started on other ports when somebody else took the ones it was to have.

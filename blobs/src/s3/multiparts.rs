@@ -58,7 +58,7 @@ impl S3 {
             }
         });
         pages
-            .map_ok(|entries| stream::iter(entries).map(|entry| multipart(entry)))
+            .map_ok(|entries| stream::iter(entries).map(multipart))
             .try_flatten()
             .boxed()
     }

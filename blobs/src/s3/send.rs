@@ -15,7 +15,7 @@ use crate::error::BlobError;
 use crate::pieces::pieces;
 
 /// How long a part of 8 MiB may take. Who gets less than 140 KB a second to S3 is as good as cut off.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 /// The bytes are there, so that a cut connection need not be the client's trouble.
 const TRIES: u32 = 3;
 /// Before the second try; the third waits twice as long.

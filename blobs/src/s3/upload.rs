@@ -283,12 +283,11 @@ impl S3Upload {
         if let Some(spool) = &self.spool {
             return Ok(Arc::clone(spool));
         }
-        let spool = match self.spare.take() {
-            Some(spare) => spare,
-            None => {
-                let dir = self.s3.spool_dir.clone();
-                Arc::new(run(move || tempfile::tempfile_in(dir)).await?)
-            }
+        let spool = if let Some(spare) = self.spare.take() {
+            spare
+        } else {
+            let dir = self.s3.spool_dir.clone();
+            Arc::new(run(move || tempfile::tempfile_in(dir)).await?)
         };
         self.spool = Some(Arc::clone(&spool));
         Ok(spool)

@@ -15,7 +15,7 @@ async fn a_folder_signs_no_urls_and_is_not_made_by_itself() {
         content_type: "text/plain".to_owned(),
         disposition: "inline".to_owned(),
     };
-    let url = store.signed_url(Uuid::new_v4(), &download, std::time::Duration::from_secs(60));
+    let url = store.signed_url(Uuid::new_v4(), &download, std::time::Duration::from_mins(1));
     assert_eq!(url.await.expect("it answers"), None);
 
     let config = BlobStoreConfig::folder(&folder.path().join("not mounted")).expect("the path is absolute");

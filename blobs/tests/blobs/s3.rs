@@ -23,7 +23,7 @@ async fn anybody_can_fetch_by_a_signed_url_until_it_ends() {
         disposition: "attachment; filename*=UTF-8''a%20%C3%A4.txt".to_owned(),
     };
     let url = |life| one.signed_url(blob_id, &download, life);
-    let signed = url(Duration::from_secs(60))
+    let signed = url(Duration::from_mins(1))
         .await
         .expect("it answers")
         .expect("S3 signs");
