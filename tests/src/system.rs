@@ -246,6 +246,7 @@ impl System {
             .env("TIDINGS_LISTEN", format!("127.0.0.1:{listen}"))
             .env("TIDINGS_ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
             .env(tidings_service::EXIT_WITH_STDIN, "1")
+            .envs(up.media.map(|media| ("TIDINGS_MEDIA_URL", media)))
             .stdin(Stdio::piped());
         for (name, value) in settings {
             if value.is_empty() {

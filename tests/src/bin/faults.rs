@@ -10,7 +10,7 @@ use tidings_tests::faults::{FaultKind, RigOptions, RunOptions, default_dir, judg
 use tidings_tests::workload::WorkloadOptions;
 
 /// Subcommands of `tidings` that this program is as well: the services it starts are processes of itself.
-const SERVICES: [&str; 4] = ["gateway", "fanout-worker", "inbox-worker", "setup"];
+const SERVICES: [&str; 5] = ["gateway", "media", "fanout-worker", "inbox-worker", "setup"];
 
 /// Starts a private system, lets people use it, makes faults, and judges.
 #[derive(Debug, Parser)]
