@@ -15,16 +15,16 @@ pub(crate) const GUIDE: &str = include_str!("../../../docs/OPERATIONS.md");
 const BOB: &str = "35eaa237-c80e-55bd-a375-36c41cc2a982";
 
 /// A command that the guide shows, and what it prints.
-struct Example {
-    script: String,
-    output: Vec<String>,
+pub(crate) struct Example {
+    pub(crate) script: String,
+    pub(crate) output: Vec<String>,
 }
 
 /// The blocks marked `sh test`, each with the `text` block that follows it.
-fn examples() -> Vec<Example> {
+pub(crate) fn examples(page: &str) -> Vec<Example> {
     let mut examples: Vec<Example> = Vec::new();
     let mut block: Option<(&str, Vec<String>)> = None;
-    for line in GUIDE.lines() {
+    for line in page.lines() {
         block = match (block, line.strip_prefix("```")) {
             (None, Some(kind)) => Some((kind, Vec::new())),
             (None, None) => None,
@@ -126,7 +126,7 @@ async fn the_guides_commands_do_what_it_says() {
     let chat = inbox["entries"][0]["chat_id"].as_str().expect("a chat's id");
     shell.set("CHAT", chat.to_owned());
 
-    let examples = examples();
+    let examples = examples(GUIDE);
     assert!(
         examples.len() >= 15,
         "only {} commands are marked",

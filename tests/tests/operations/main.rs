@@ -1,5 +1,6 @@
 //! What operators see: the real `nats` command, the commands that look inside, and the guide that tells of both.
 
+mod attachment_requests;
 mod dead_letters;
 mod guide;
 mod inboxes;

@@ -1,6 +1,6 @@
 //! A shell as an operator has it: `nats` and `tidings` on PATH, and where the system is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use serde_json::Value;
@@ -20,12 +20,22 @@ pub(crate) struct Shell {
 impl Shell {
     /// For a running system.
     pub(crate) async fn of(system: &System) -> Self {
+        Self::with(system, &[nats_command::folder().await.to_owned()])
+    }
+
+    /// The same for a test that needs no `nats`, which takes minutes to be built.
+    pub(crate) fn without_nats(system: &System) -> Self {
+        Self::with(system, &[])
+    }
+
+    fn with(system: &System, more: &[PathBuf]) -> Self {
         let home = TempDir::with_prefix("tidings-operator-").expect("a folder for the test");
         let bin = home.path().join("bin");
         std::fs::create_dir(&bin).expect("the folder is writable");
         std::os::unix::fs::symlink(System::executable(), bin.join("tidings"))
             .expect("the folder is writable");
-        let mut folders = vec![bin, nats_command::folder().await.to_owned()];
+        let mut folders = vec![bin];
+        folders.extend_from_slice(more);
         folders.extend(std::env::split_paths(
             &std::env::var_os("PATH").unwrap_or_default(),
         ));
