@@ -2,6 +2,7 @@
 
 mod away;
 mod catching_up;
+mod chat_files;
 mod chats;
 mod client_library;
 mod clients;

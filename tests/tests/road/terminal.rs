@@ -1,6 +1,7 @@
 //! `tidings chat`, as a person uses it, through pipes.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::process::Stdio;
 
 use tidings_protocol::UserId;
@@ -10,7 +11,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 /// A `tidings chat` that runs.
-struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
@@ -19,8 +20,14 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn open(system: &System, user: &UserId, more: &[&str]) -> Self {
+    pub(crate) fn open(system: &System, user: &UserId, more: &[&str]) -> Self {
+        Self::open_in(Path::new("."), system, user, more)
+    }
+
+    /// The same in a folder, where it saves files.
+    pub(crate) fn open_in(folder: &Path, system: &System, user: &UserId, more: &[&str]) -> Self {
         let mut child = Command::new(System::executable())
+            .current_dir(folder)
             .args(["chat", "--user", user.as_str()])
             .args(more)
             .arg("--dir")
@@ -40,13 +47,13 @@ impl Terminal {
         }
     }
 
-    async fn write(&mut self, line: &str) {
+    pub(crate) async fn write(&mut self, line: &str) {
         self.input.write_all(line.as_bytes()).await.expect("it reads");
         self.input.write_all(b"\n").await.expect("it reads");
     }
 
     /// The next line that has `text` in it.
-    async fn sees(&mut self, text: &str) -> String {
+    pub(crate) async fn sees(&mut self, text: &str) -> String {
         loop {
             let next = timeout(PATIENCE, self.output.next_line()).await;
             let next = next.unwrap_or_else(|_| panic!("never: {text:?}; it said {:?}", self.passed));
@@ -59,8 +66,13 @@ impl Terminal {
         }
     }
 
+    /// Kills it, and returns when it is dead.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.expect("it ran");
+    }
+
     /// Ends its input and waits for its end.
-    async fn end(mut self) {
+    pub(crate) async fn end(mut self) {
         drop(self.input);
         let status = timeout(PATIENCE, self.child.wait())
             .await
