@@ -10,6 +10,7 @@ mod run;
 mod schedule;
 mod store;
 
+pub use disk::Disk;
 pub use fault::{Fault, FaultKind};
 pub use rig::{Rig, RigOptions};
 pub use run::{Outcome, RunOptions, default_dir, judge_again, run_faults};

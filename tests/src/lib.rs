@@ -5,6 +5,7 @@
 mod device;
 mod eventually;
 pub mod faults;
+pub mod files_count;
 pub mod history;
 pub mod judge;
 pub mod proxy;

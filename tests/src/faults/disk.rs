@@ -1,4 +1,4 @@
-//! A disk of a NATS server that can be full: a filesystem in memory, which only root can mount.
+//! A disk of a server that can be full: a filesystem in memory, which only root can mount.
 
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
@@ -14,13 +14,13 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// See the module. Dropping it unmounts it, and its files are gone.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub struct Disk {
     path: PathBuf,
 }
 
 impl Disk {
     /// Makes the folder and mounts a filesystem of so many MiB on it.
-    pub(super) fn mount(path: &Path, mib: u32) -> anyhow::Result<Self> {
+    pub fn mount(path: &Path, mib: u32) -> anyhow::Result<Self> {
         std::fs::create_dir_all(path)?;
         let output = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tidings-faults"])
@@ -39,7 +39,7 @@ impl Disk {
     }
 
     /// Takes up all the room that is left.
-    pub(super) fn fill(&self) -> std::io::Result<()> {
+    pub fn fill(&self) -> std::io::Result<()> {
         let mut file = File::create(self.path.join(BALLAST))?;
         let mut chunk = vec![0; CHUNK_BYTES];
         while !chunk.is_empty() {
@@ -53,7 +53,7 @@ impl Disk {
     }
 
     /// Gives it back.
-    pub(super) fn make_room(&self) -> std::io::Result<()> {
+    pub fn make_room(&self) -> std::io::Result<()> {
         std::fs::remove_file(self.path.join(BALLAST))
     }
 }
