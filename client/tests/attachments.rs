@@ -43,7 +43,8 @@ type Shared = Arc<Mutex<Script>>;
 struct Peer {
     script: Shared,
     client: Client,
-    _events: Events,
+    #[expect(dead_code, reason = "a client whose events are dropped is closed")]
+    events: Events,
 }
 
 impl Peer {
@@ -71,11 +72,11 @@ impl Peer {
         });
         let mut options = Options::new(format!("ws://{address}"), tokens);
         options.codec = Codec::Json;
-        let (client, _events) = Client::connect(options).expect("a client");
+        let (client, events) = Client::connect(options).expect("a client");
         Self {
             script,
             client,
-            _events,
+            events,
         }
     }
 
@@ -153,13 +154,13 @@ async fn answer(State(script): State<Shared>, request: Request<Body>) -> Respons
     let mut line = head.method.to_string();
     for name in ["upload-offset", "content-length", "range", "if-range"] {
         if let Some(value) = header(&head.headers, name) {
-            line += &format!(" {name}={value}");
+            line = format!("{line} {name}={value}");
         }
     }
     if let Some(token) = header(&head.headers, "authorization")
         && token != "Bearer first"
     {
-        line += &format!(" {token}");
+        line = format!("{line} {token}");
     }
     if head.method == Method::PATCH {
         assert_eq!(header(&head.headers, "tus-resumable").as_deref(), Some("1.0.0"));
@@ -167,7 +168,7 @@ async fn answer(State(script): State<Shared>, request: Request<Body>) -> Respons
             header(&head.headers, "content-type").as_deref(),
             Some("application/offset+octet-stream")
         );
-        line += &format!(" {:?}", String::from_utf8_lossy(&body));
+        line = format!("{line} {:?}", String::from_utf8_lossy(&body));
     }
     let mut script = script.lock().expect("no panic");
     script.asked.push(line);

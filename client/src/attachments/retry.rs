@@ -67,6 +67,7 @@ pub(super) fn wait(asked: Option<Duration>, failures: u32, jitter: f64) -> Durat
 mod tests {
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "the cases read better")]
     fn check(status: u16, error: Option<Error>, retry_after: Option<u64>, expected: Verdict) {
         let code = StatusCode::from_u16(status).expect("a status");
         let retry_after = retry_after.map(Duration::from_secs);
