@@ -53,7 +53,7 @@ async fn main() {
         access_key_id: seaweed.access_key_id().to_owned(),
         secret_access_key: seaweed.secret_access_key().to_owned(),
     });
-    round(&mut rng, &config, UPLOADS[1], 2000).await;
+    round(&mut rng, &config, UPLOADS[1], 500).await;
 }
 
 /// Some uploads, with kills within so many milliseconds after the start of a process.
