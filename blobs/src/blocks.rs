@@ -10,14 +10,16 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::hasher::Hasher;
 
-/// Large enough that the hand-over to a thread costs nothing beside the hashing, small enough that three of them
-/// (one that is gathered, one in hand, one that a thread has just left) stay below 2 MB.
+/// Large enough that the hand-over to a thread costs nothing beside the hashing, small enough that the two of an
+/// upload (one that is gathered, one in hand) are 1 MiB.
 pub(crate) const BLOCK_BYTES: usize = 512 * 1024;
 
 /// See the module. Its futures may be dropped; threads end what they have begun, and hold the file as long.
 #[derive(Debug)]
 pub(crate) struct Blocks {
     gathered: Vec<u8>,
+    /// What is being hashed and written. It is gathered into again, so that nothing is allocated while bytes flow.
+    sent: Option<Arc<Vec<u8>>>,
     /// `None` while `hashing` has it.
     hasher: Option<Hasher>,
     hashing: Option<JoinHandle<Hasher>>,
@@ -29,6 +31,7 @@ impl Blocks {
     pub(crate) fn new(hasher: Hasher) -> Self {
         Self {
             gathered: Vec::new(),
+            sent: None,
             hasher: Some(hasher),
             hashing: None,
             writing: None,
@@ -66,8 +69,11 @@ impl Blocks {
             return Ok(());
         }
         let mut hasher = self.hasher.take().expect("nothing is being hashed");
-        let block = Bytes::from(std::mem::take(&mut self.gathered));
-        let (hashed, file) = (block.clone(), Arc::clone(file));
+        let mut spare = self.sent.take().and_then(Arc::into_inner).unwrap_or_default();
+        spare.clear();
+        let block = Arc::new(std::mem::replace(&mut self.gathered, spare));
+        self.sent = Some(Arc::clone(&block));
+        let (hashed, file) = (Arc::clone(&block), Arc::clone(file));
         self.hashing = Some(spawn_blocking(move || {
             hasher.update(&hashed);
             hasher

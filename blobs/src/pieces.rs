@@ -26,8 +26,9 @@ pub(crate) fn pieces(
             let file = Arc::clone(&file);
             let length = (range.end - start).min(PIECE_BYTES);
             async move {
+                // Not on the thread that reads: each would keep a heap of its own for what others free.
+                let mut piece = vec![0; length as usize];
                 let read = spawn_blocking(move || {
-                    let mut piece = vec![0; length as usize];
                     file.read_exact_at(&mut piece, start)?;
                     Ok(Bytes::from(piece))
                 });
