@@ -73,7 +73,7 @@ async fn s3_is_killed_and_comes_again() {
         let begun = books.begun(resumed_id).await;
         let stored = books.stored().await;
         let arrived = |id| stored.iter().any(|blob| blob.blob_id == id);
-        if begun.iter().any(|(id, _)| arrived(*id)) {
+        if begun.iter().any(|row| arrived(row.blob_id)) {
             Ok(())
         } else {
             Err(begun)

@@ -25,7 +25,7 @@ async fn nothing_is_left_of_a_put_whose_client_went() {
         });
         feed(&mut feeder, file.bytes.slice(..sent)).await;
         books.until_written(id, 1).await;
-        let known: Vec<_> = books.begun(id).await.into_iter().map(|(id, _)| id).collect();
+        let known: Vec<_> = books.begun(id).await.into_iter().map(|row| row.blob_id).collect();
         assert!(
             !uploader.is_ready(id, &file, &note).await,
             "{note}: half of it is read"
@@ -84,7 +84,7 @@ async fn tus_goes_on_after_its_client_went() {
     assert!(uploader.is_ready(id, &file, "at the end").await);
     let begun = books.begun(id).await;
     assert!(
-        matches!(&begun[..], [(_, state)] if state == "stored"),
+        matches!(&begun[..], [row] if row.state == "stored"),
         "it was one upload: {begun:?}"
     );
     books.assert_right("at the end").await;

@@ -12,4 +12,5 @@ mod postgres;
 mod removal;
 mod same_content;
 mod support;
+mod terminated;
 mod uploader;

@@ -152,13 +152,11 @@ async fn postgres_is_killed(system: &System) {
 async fn works_again(uploader: &Uploader, way: Way, id: tidings_protocol::AttachmentId, file: &File) {
     eventually("an upload works again", async || {
         let answer = uploader.upload(way, id, file).await?;
-        match answer.status {
-            503 => Err(format!("{answer:?}")),
-            _ => {
-                assert!(answer.is_stored(file), "{way:?}: {answer:?}");
-                Ok(())
-            }
+        if answer.status == 503 {
+            return Err(format!("{answer:?}"));
         }
+        assert!(answer.is_stored(file), "{way:?}: {answer:?}");
+        Ok(())
     })
     .await;
     assert!(uploader.is_ready(id, file, "again").await, "{way:?}");

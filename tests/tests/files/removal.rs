@@ -42,12 +42,11 @@ pub(crate) async fn workers_are_killed_while_they_remove(system: &System) {
     books.assert_right("before").await;
     books.tell(ALL_EXPIRE).await;
 
-    let mut torn = 0;
+    let (mut torn, mut all) = (0, begun.attachments + begun.blobs);
     for kill in 1..=KILLS {
-        // Somewhere between where it is and where the next kill is due at the latest.
-        let all = begun.attachments + begun.blobs;
-        let due = all - all * kill as i64 / (KILLS + 1) as i64;
-        let due = rng.random_range(due..=due + all / (KILLS + 1) as i64 / 2);
+        // After some more of it: so much that something is left for the kills to come.
+        let share = all / (KILLS + 2 - kill) as i64;
+        let due = all - rng.random_range(1..=share.max(1));
         let note = format!("TIDINGS_SEED={seed}, kill {kill}, due at {due} of {all}");
         let mut postgres = books.postgres().await;
         let seen = eventually(&note, async || {
@@ -67,7 +66,8 @@ pub(crate) async fn workers_are_killed_while_they_remove(system: &System) {
         // Before there is another one, which would come again only after a while.
         books.tell(LEASES_RUN_OUT).await;
         let after = left(&books).await;
-        torn += usize::from(after.blobs > 0);
+        all = after.attachments + after.blobs;
+        torn += usize::from(all > 0);
         eprintln!("{note}: {seen:?}, {after:?} left");
         books.assert_right(&note).await;
     }

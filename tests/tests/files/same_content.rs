@@ -7,7 +7,7 @@ use tidings_protocol::AttachmentId;
 use tidings_tests::{System, eventually};
 
 use crate::media::Media;
-use crate::support::{Books, seeded};
+use crate::support::{Begun, Books, seeded};
 use crate::uploader::{File, Uploader, Way};
 
 /// Uploads at once in each round.
@@ -71,10 +71,10 @@ async fn devices_of_one_user_store_it_once_and_two_users_twice() {
         for (uploader, id) in devices.iter().zip(&slots) {
             assert!(uploader.is_ready(*id, &file, &note).await, "{note}");
         }
-        let expected = |blobs: &[(uuid::Uuid, String)]| blobs.len() == 1 && blobs[0].1 == "stored";
+        let expected = |blobs: &[Begun]| blobs.len() == 1 && blobs[0].state == "stored";
         // The bytes of whoever was slower go at once, or with a moment.
         eventually("one blob is left", async || {
-            let blobs = books.of_content(&file.hash.0).await;
+            let blobs = books.of_content(file.hash).await;
             if expected(&blobs) { Ok(()) } else { Err(blobs) }
         })
         .await;
@@ -86,9 +86,9 @@ async fn devices_of_one_user_store_it_once_and_two_users_twice() {
             .await
             .expect("media answers");
         assert_eq!(answer.status, 201, "{note}: {answer:?}");
-        let blobs = books.of_content(&file.hash.0).await;
+        let blobs = books.of_content(file.hash).await;
         assert!(
-            blobs.len() == 2 && blobs.iter().all(|(_, state)| state == "stored"),
+            blobs.len() == 2 && blobs.iter().all(|row| row.state == "stored"),
             "{note}: {blobs:?}"
         );
         books.assert_right(&note).await;

@@ -17,7 +17,7 @@ use tidings_protocol::{AttachmentId, ContentHash};
 use tidings_tests::{Identity, System};
 
 /// Longer than anything may take: what has no answer by then hangs.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 /// A piece of a body, as large as what a socket takes at once.
 const PIECE_BYTES: usize = 64 * 1024;
 
@@ -196,6 +196,12 @@ impl Uploader {
     /// How far an upload by tus is.
     pub(crate) async fn standing(&self, id: AttachmentId) -> Result<Answer, String> {
         self.ask(self.http.head(format!("{}/v1/uploads/{id}", self.media)))
+            .await
+    }
+
+    /// Ends an upload by tus.
+    pub(crate) async fn remove(&self, id: AttachmentId) -> Result<Answer, String> {
+        self.ask(self.http.delete(format!("{}/v1/uploads/{id}", self.media)))
             .await
     }
 
