@@ -19,6 +19,7 @@ use clap::{Parser, Subcommand};
 use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_gateway::GatewayConfig;
 use tidings_inbox_worker::InboxWorkerConfig;
+use tidings_media::MediaConfig;
 use tidings_service::start;
 
 pub use data_dir::DataDir;
@@ -54,6 +55,8 @@ enum Command {
     FanoutWorker(Box<FanoutWorkerConfig>),
     /// Relays the outbox and looks after inboxes.
     InboxWorker(Box<InboxWorkerConfig>),
+    /// Takes and serves attachments over HTTP.
+    Media(Box<MediaConfig>),
 }
 
 /// Runs the command that the arguments ask for. The process's standard output is the command's result, standard
@@ -88,6 +91,10 @@ pub fn main() -> ExitCode {
             start::run("inbox-worker", &common, |context| {
                 tidings_inbox_worker::run(*config, context)
             })
+        }
+        Command::Media(config) => {
+            let common = config.common.clone();
+            start::run("media", &common, |context| tidings_media::run(*config, context))
         }
     }
 }
