@@ -3,6 +3,7 @@
 
 mod device;
 mod director;
+mod files;
 mod options;
 mod outbox;
 mod rest;
@@ -28,6 +29,7 @@ use crate::history::{Happening, Recorder};
 use crate::token::Identity;
 use device::Device;
 use director::Director;
+use files::Files;
 use world::{State, World};
 
 /// How often a condition is looked at.
@@ -41,6 +43,7 @@ struct Shared {
     options: WorkloadOptions,
     recorder: Recorder,
     world: World,
+    files: Files,
     tracker: TaskTracker,
 }
 
@@ -65,6 +68,7 @@ impl Workload {
             options,
             recorder,
             world: World::default(),
+            files: Files::new(),
             tracker: TaskTracker::new(),
         });
         let mut rng = StdRng::seed_from_u64(seed);

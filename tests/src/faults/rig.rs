@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use futures::future::try_join_all;
 use tidings_service::{EXIT_WITH_STDIN, NatsConnection, NatsSettings};
 use tidings_stack::{
@@ -14,6 +14,7 @@ use tidings_stack::{
     Server, Spec, free_ports, let_postgres_through, new_secret,
 };
 use tokio::sync::Mutex;
+use url::Url;
 
 use super::disk::Disk;
 use super::link::Link;
@@ -31,7 +32,7 @@ pub struct RigOptions {
     pub program: PathBuf,
     /// One or three.
     pub nats: usize,
-    /// Gateways, fan-out workers and inbox workers: so many of each.
+    /// Gateways, media services, fan-out workers and inbox workers: so many of each.
     pub each: usize,
     /// The data of each NATS server has a disk of its own, of so many MiB, which can be full. Only root can have that.
     pub disk_mib: Option<u32>,
@@ -101,13 +102,14 @@ impl Rig {
             links: BTreeMap::new(),
             targets: Targets {
                 urls: Vec::new(),
+                media: Vec::new(),
                 secret: base.jwt_secret.clone(),
             },
             surprises: Mutex::default(),
         };
         for number in 1..=options.each {
-            for kind in ["fanout-worker", "inbox-worker", "gateway"] {
-                rig.add_service(options, &logs, &base, kind, number).await?;
+            for kind in ["fanout-worker", "inbox-worker", "media", "gateway"] {
+                rig.add_service(options, &dir, &base, kind, number).await?;
             }
         }
         try_join_all(rig.services.iter().map(Process::up)).await?;
@@ -200,7 +202,7 @@ impl Rig {
     async fn add_service(
         &mut self,
         options: &RigOptions,
-        logs: &Path,
+        dir: &Path,
         base: &Base,
         kind: &str,
         number: usize,
@@ -215,7 +217,8 @@ impl Rig {
             address: admin,
             path: "/readyz".to_owned(),
         };
-        let mut spec = Spec::new(&name, &options.program, logs.join(format!("{name}.log")), probe);
+        let log = dir.join("logs").join(format!("{name}.log"));
+        let mut spec = Spec::new(&name, &options.program, log, probe);
         spec.args = vec![kind.into()];
         spec.orphaned = Orphaned::ReadsEndOfInput;
         let mut set = |name: &str, value: String| spec.env.push((name.into(), value.into()));
@@ -232,13 +235,23 @@ impl Rig {
              tidings_fanout_worker::fan_out=trace,async_nats=warn,sqlx=warn"
                 .to_owned(),
         );
-        if kind == "gateway" {
+        let store = Url::from_directory_path(dir.join("attachments"))
+            .map_err(|()| anyhow!("{} is no absolute path", dir.display()))?;
+        set("TIDINGS_BLOB_STORE", store.into());
+        if matches!(kind, "gateway" | "media") {
             set("TIDINGS_LISTEN", listen.to_string());
             set("TIDINGS_JWT_SECRET", base.jwt_secret.clone());
             set("TIDINGS_RATE_LIMITS", "off".to_owned());
             let people = Link::start(format!("people>{name}"), &[listen]).await?;
-            let address = people.addresses().next().expect("there is one gateway");
-            self.targets.urls.push(format!("ws://{address}/v1/ws"));
+            let address = people.addresses().next().expect("there is one listener");
+            if kind == "gateway" {
+                // Each sends its clients to a media service of its own, all of which have the same store.
+                let media = self.targets.media.last().context("it was added before")?;
+                set("TIDINGS_MEDIA_URL", media.clone());
+                self.targets.urls.push(format!("ws://{address}/v1/ws"));
+            } else {
+                self.targets.media.push(format!("http://{address}"));
+            }
             self.links.insert(people.name.clone(), people);
         }
         self.services

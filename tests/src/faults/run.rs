@@ -78,6 +78,7 @@ pub async fn run_faults(options: &RunOptions) -> anyhow::Result<Outcome> {
         let mut surprises = make_faults(&rig, options).await;
         recorder.happened(Happening::note("the faults are over"));
         let report = workload.finish().await;
+        surprises.extend(report.surprises.iter().cloned());
         if let Err(error) = until_chats_are_empty(&rig).await {
             surprises.push(format!("{error:#}"));
         }
@@ -219,6 +220,7 @@ impl Outcome {
             "deliveries": figures.deliveries,
             "redelivered": figures.redelivered,
             "promisesKept": figures.kept,
+            "attachmentsFetched": figures.fetched,
             "violations": violations,
             "surprises": self.surprises,
             "deliveryP50Ms": milliseconds(self.timings.p50),

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::device::Command;
+use super::files::{Errand, File};
 use super::outbox::{Ask, Outbox};
 use super::world::State;
 use super::{BEGINNING, Shared};
@@ -20,12 +21,15 @@ use super::{BEGINNING, Shared};
 const DEVICES_MAX: usize = 3;
 /// Chats that are not large have so many people at most.
 const GROUP_MAX: usize = 12;
+/// How often a file is one that somebody was sent before.
+const FORWARDED: f64 = 0.2;
 /// A chat is not let become smaller: somebody must be left to see what happened.
 const GROUP_MIN: usize = 3;
 
 /// What happens next, and when.
 struct Times {
     send: Instant,
+    file: Instant,
     change: Instant,
     device: Instant,
     late: Instant,
@@ -126,26 +130,31 @@ impl Director {
         self.began = Instant::now();
         let mut times = Times {
             send: self.began,
+            file: self.began,
             change: self.began,
             device: self.began,
             late: self.began,
         };
         times.late += self.late_pause();
         loop {
-            let next = [times.send, times.change, times.device, times.late];
-            let next = next.into_iter().min().expect("there are four");
+            let next = [times.send, times.file, times.change, times.device, times.late];
+            let next = next.into_iter().min().expect("there are five");
             if stop.run_until_cancelled(sleep_until(next)).await.is_none() {
                 return self;
             }
             let options = &self.shared.options;
-            let (sends, changes, devices) = (
+            let (sends, files, changes, devices) = (
                 options.sends_per_second,
+                options.files_per_minute / 60.0,
                 options.changes_per_minute / 60.0,
                 options.device_events_per_minute / 60.0,
             );
             if times.send <= next {
                 self.send();
                 times.send = next + self.pause(sends);
+            } else if times.file <= next {
+                self.file();
+                times.file = next + self.pause(files);
             } else if times.change <= next {
                 self.change();
                 times.change = next + self.pause(changes);
@@ -181,6 +190,7 @@ impl Director {
                 chat_id,
                 message_id: MessageId(Uuid::new_v4()),
                 text: format!("words {}", self.sent),
+                attachments: Vec::new(),
             };
             // Now and then somebody writes several lines at once.
             if self.ask(&user_id, ask) {
@@ -188,6 +198,32 @@ impl Director {
                 return;
             }
         }
+    }
+
+    /// Somebody sends a file: a new one, or one that they were sent.
+    fn file(&mut self) {
+        if self.shared.targets.media.is_empty() {
+            return;
+        }
+        let Some((chat_id, user_id)) = self.somebody() else {
+            return;
+        };
+        let remembered = self.shared.files.remembered(&user_id, &mut self.rng);
+        let ask = match remembered.filter(|_| self.rng.random_bool(FORWARDED)) {
+            Some(attachment_id) => Ask::Send {
+                chat_id,
+                message_id: MessageId(Uuid::new_v4()),
+                text: "look at this".to_owned(),
+                attachments: vec![attachment_id],
+            },
+            None => Ask::Announce {
+                errand: Errand {
+                    file: File::choose(&mut self.rng),
+                    chat_id,
+                },
+            },
+        };
+        self.ask(&user_id, ask);
     }
 
     fn somebody(&mut self) -> Option<(ChatId, UserId)> {
@@ -377,6 +413,7 @@ impl Director {
             chat_id,
             message_id,
             text: "the last words".to_owned(),
+            attachments: Vec::new(),
         };
         let commands = state.devices[device].commands.clone();
         let told = commands.send(Command::Ask(send)).is_ok()

@@ -12,6 +12,8 @@ use crate::token::Identity;
 pub struct Targets {
     /// URLs of gateways, or of the proxies in front of them. When one does not answer, another is tried.
     pub urls: Vec<String>,
+    /// Base URLs of the services for attachments, or of the proxies in front of them. None: nobody sends files.
+    pub media: Vec<String>,
     /// The secret that tokens are signed with.
     pub secret: String,
 }
@@ -29,6 +31,8 @@ pub struct WorkloadOptions {
     pub large_groups: usize,
     /// Messages a second, of all people together.
     pub sends_per_second: f64,
+    /// Files sent a minute, of all people together, where there is somewhere to put them.
+    pub files_per_minute: f64,
     /// Membership changes a minute, of all chats together.
     pub changes_per_minute: f64,
     /// How often a minute something happens to a device: it goes, is replaced, removed, connects a second time, ….
@@ -48,6 +52,7 @@ impl Default for WorkloadOptions {
             groups: 10,
             large_groups: 0,
             sends_per_second: 20.0,
+            files_per_minute: 60.0,
             changes_per_minute: 30.0,
             device_events_per_minute: 30.0,
             length: Duration::from_mins(1),
@@ -63,6 +68,10 @@ pub struct WorkloadReport {
     pub accepted: u64,
     /// Replies that said that the message had been accepted before.
     pub duplicates: u64,
+    /// Files that were uploaded.
+    pub uploads: u64,
+    /// What nobody should have met, for people.
+    pub surprises: Vec<String>,
     /// Deliveries of any kind.
     pub deliveries: u64,
     /// Second and later attempts of a send or change.
@@ -88,10 +97,11 @@ impl fmt::Display for WorkloadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "workload: {} accepted, {} of them told again, {} deliveries, {} retries, {} unanswered, {} connections ({} replaced by themselves); \
+            "workload: {} accepted, {} of them told again, {} files uploaded, {} deliveries, {} retries, {} unanswered, {} connections ({} replaced by themselves); \
              at rest after {:.1} s ({} devices not)",
             self.accepted,
             self.duplicates,
+            self.uploads,
             self.deliveries,
             self.retries,
             self.unknown,

@@ -7,10 +7,12 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tidings_client::Backoff;
 use tidings_protocol::{
-    ChatId, ClientFrame, ClientId, CreateChat, ErrorCode, GetChat, MessageId, ModifyChatParticipants,
-    Operation, RemoveClient, Reply, RequestId, SendMessage, Status, UserId,
+    AttachmentId, ChatId, ClientFrame, ClientId, CreateChat, ErrorCode, GetChat, MessageId,
+    ModifyChatParticipants, Operation, RemoveClient, Reply, RequestId, SendMessage, Status, UserId,
 };
 use tokio::time::Instant;
+
+use super::files::Errand;
 
 /// How many messages of one chat a device that does not wait for replies has under way.
 const PIPELINED_MAX: usize = 4;
@@ -27,6 +29,11 @@ pub(super) enum Ask {
         chat_id: ChatId,
         message_id: MessageId,
         text: String,
+        attachments: Vec<AttachmentId>,
+    },
+    /// A file that is going to be uploaded and sent.
+    Announce {
+        errand: Errand,
     },
     Create {
         request_id: RequestId,
@@ -54,14 +61,16 @@ impl Ask {
                 chat_id,
                 message_id,
                 text,
+                attachments,
             } => SendMessage {
                 id,
                 chat_id,
                 message_id,
                 message: text,
-                attachments: Vec::new(),
+                attachments,
             }
             .into(),
+            Self::Announce { errand } => errand.file.announced(id).into(),
             Self::Create {
                 request_id,
                 participants,
@@ -97,7 +106,7 @@ impl Ask {
             Self::Send { chat_id, .. } | Self::Modify { chat_id, .. } | Self::Look { chat_id } => {
                 Some(*chat_id)
             }
-            Self::Create { .. } | Self::Remove { .. } => None,
+            Self::Announce { .. } | Self::Create { .. } | Self::Remove { .. } => None,
         }
     }
 }
@@ -239,6 +248,7 @@ impl Outbox {
     pub(super) fn tell(&self) -> String {
         let asks = self.pending.iter().take(3).map(|pending| match &pending.ask {
             Ask::Send { message_id, .. } => format!("message {message_id}"),
+            Ask::Announce { errand } => format!("createAttachment for chat {}", errand.chat_id),
             Ask::Create { request_id, .. } => format!("createChat {request_id}"),
             Ask::Modify { request_id, .. } => format!("modifyChatParticipants {request_id}"),
             Ask::Remove { client_id } => format!("removeClient {client_id}"),
@@ -265,6 +275,7 @@ mod tests {
             chat_id: ChatId(Uuid::from_u128(chat)),
             message_id: MessageId(Uuid::from_u128(number)),
             text: String::new(),
+            attachments: Vec::new(),
         }
     }
 

@@ -17,6 +17,9 @@ use crate::history::Happening;
 /// What is left of the time for everybody to connect a last time, even if the last messages have not reached all.
 const LAST_CONNECT: Duration = Duration::from_secs(20);
 
+/// For the last files, where the time is over already.
+const LAST_FETCH: Duration = Duration::from_secs(10);
+
 /// Brings everything to rest.
 pub(super) async fn come_to_rest(shared: &Arc<Shared>, mut director: Director) -> WorkloadReport {
     let began = Instant::now();
@@ -25,6 +28,7 @@ pub(super) async fn come_to_rest(shared: &Arc<Shared>, mut director: Director) -
     shared
         .recorder
         .happened(Happening::note("everybody comes to rest"));
+    shared.files.stop_uploads().await;
     director.bring_everybody();
     tell_all(shared, || Command::Finish);
     let left = |until: Instant| until.saturating_duration_since(Instant::now());
@@ -56,6 +60,7 @@ pub(super) async fn come_to_rest(shared: &Arc<Shared>, mut director: Director) -
         // A device that ends meanwhile was removed.
         not_at_rest += u64::from(matches!(rested.await, Ok(Err(_))));
     }
+    shared.files.come_to_rest(left(deadline).max(LAST_FETCH)).await;
     shared
         .recorder
         .happened(Happening::note("everybody was at rest, or gave up"));

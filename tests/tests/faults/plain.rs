@@ -60,6 +60,7 @@ fn targets(system: &System) -> Targets {
     let up = system.up_file();
     Targets {
         urls: up.ws,
+        media: up.media.into_iter().collect(),
         secret: up.jwt_secret,
     }
 }

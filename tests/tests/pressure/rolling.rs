@@ -33,6 +33,7 @@ async fn every_process_is_replaced_while_people_write() {
     let up = system.up_file();
     let targets = Targets {
         urls: up.ws,
+        media: up.media.into_iter().collect(),
         secret: up.jwt_secret,
     };
     let options = WorkloadOptions {

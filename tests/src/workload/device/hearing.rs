@@ -7,6 +7,7 @@ use tidings_client::connection::Closed;
 use tidings_protocol::{CloseCode, Reply, ServerFrame};
 
 use super::{Device, RECONNECT, REPEATED, RETRY_AFTER_MAX};
+use crate::workload::files::{Upload, fetch};
 use crate::workload::outbox::{Answered, Ask};
 use crate::workload::session::Session;
 
@@ -15,6 +16,9 @@ impl Device {
         match frame {
             ServerFrame::NewMessage(message) => {
                 session.delivered(message.delivery, Some(&mut self.rng));
+                for attachment in &message.attachments {
+                    fetch(&self.shared, &self.identity, &session.recorder, attachment);
+                }
                 let mut state = self.shared.world.lock();
                 state.report.deliveries += 1;
                 let marker = state.markers.get(&message.chat_id);
@@ -48,6 +52,9 @@ impl Device {
         let Some(Answered { ask, result }) = self.outbox.reply(reply, &mut self.rng) else {
             return;
         };
+        if let (Ask::Announce { errand }, Ok(reply)) = (&ask, &result) {
+            Upload::begin(&self.shared, self.number, &self.identity, *errand, reply);
+        }
         let mut state = self.shared.world.lock();
         match (ask, result) {
             (ask @ Ask::Send { .. }, Ok(reply)) => {
@@ -84,7 +91,11 @@ impl Device {
             (Ask::Look { chat_id }, Err(_)) => {
                 state.markers.remove(&chat_id);
             }
-            (Ask::Modify { .. } | Ask::Remove { .. }, _) => {}
+            (Ask::Announce { .. }, Err(code)) => {
+                let note = format!("createAttachment was refused with {code}");
+                state.report.surprises.push(note);
+            }
+            (Ask::Announce { .. } | Ask::Modify { .. } | Ask::Remove { .. }, _) => {}
         }
     }
 
