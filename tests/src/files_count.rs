@@ -44,7 +44,7 @@ enum Complaint {
     NoRow { whole: bool },
     /// Postgres says it can be read.
     NoObject,
-    /// It can be read, and is not what was announced.
+    /// It is whole, and not what was announced.
     Wrong(String),
     /// What is left of an upload that has come to its end.
     PartBesideWhole,
@@ -54,11 +54,11 @@ enum Complaint {
     NoSlot,
 }
 
-/// Everything that is wrong with a store and the rows of its database; nothing, if all is well. Reads every blob that
-/// can be read, and compares its hash.
+/// Everything that is wrong with a store and the rows of its database; nothing, if all is well. Reads every object that
+/// is whole, and compares its hash.
 ///
-/// That an object is whole whose row says `uploading` is well: whoever finished it died before it could say so, and it
-/// is not read.
+/// That an object is whole whose row says `uploading` is well: whoever finished it died before it could say so. Nobody
+/// reads it, and it is right as well.
 pub async fn count(store: &BlobStoreConfig, postgres_url: &str) -> anyhow::Result<Vec<String>> {
     let store = BlobStore::open(store)?;
     let mut postgres = PgConnection::connect(postgres_url)
@@ -68,17 +68,18 @@ pub async fn count(store: &BlobStoreConfig, postgres_url: &str) -> anyhow::Resul
     let listed: Vec<StoredBlob> = store.list().try_collect().await?;
     let mut contents = Vec::new();
     for (blob_id, row) in &before {
-        let found = listed.iter().any(|blob| blob.blob_id == *blob_id && blob.whole);
-        if row.state == "stored" && found {
+        let whole = listed.iter().any(|blob| blob.blob_id == *blob_id && blob.whole);
+        if whole && row.state != "doomed" {
             contents.extend(wrong(&store, *blob_id, row).await?);
         }
     }
     let after = rows(&mut postgres).await?;
     postgres.close().await?;
-    let still_stored = contents
+    // What was doomed meanwhile may have been removed under the reader.
+    let still_there = contents
         .into_iter()
-        .filter(|(blob_id, _)| after.get(blob_id).is_some_and(|row| row.state == "stored"));
-    let complaints = judge(&before, &listed, &after).into_iter().chain(still_stored);
+        .filter(|(blob_id, _)| after.get(blob_id).is_some_and(|row| row.state != "doomed"));
+    let complaints = judge(&before, &listed, &after).into_iter().chain(still_there);
     Ok(complaints
         .map(|(blob_id, complaint)| format!("blob {blob_id} {complaint}"))
         .collect())
@@ -164,7 +165,7 @@ impl fmt::Display for Complaint {
             Self::NoRow { whole: true } => f.write_str("lies whole in the store and has no row"),
             Self::NoRow { whole: false } => f.write_str("lies in part in the store and has no row"),
             Self::NoObject => f.write_str("is stored, says its row, and no whole object is there"),
-            Self::Wrong(reason) => write!(f, "is stored and not what was announced: {reason}"),
+            Self::Wrong(reason) => write!(f, "is whole and not what was announced: {reason}"),
             Self::PartBesideWhole => f.write_str("is stored, and a part of its upload is there still"),
             Self::Unwanted => f.write_str("is stored, and no attachment wants it"),
             Self::NoSlot => f.write_str("is being uploaded into a slot that is gone"),

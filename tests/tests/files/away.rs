@@ -1,8 +1,10 @@
-//! An S3 server that is killed under media and comes again.
+//! An S3 server that is killed under media and comes again, and a media that is killed over one.
 
 use std::time::Duration;
 
+use rand::RngExt as _;
 use tidings_blobs::{BlobStoreConfig, S3Keys};
+use tidings_protocol::AttachmentId;
 use tidings_stack::Seaweed;
 use tidings_tests::{System, SystemOptions, eventually};
 
@@ -69,17 +71,7 @@ async fn s3_is_killed_and_comes_again() {
         );
         requests.push((way, id, file, feeder, request));
     }
-    eventually("a part has arrived", async || {
-        let begun = books.begun(resumed_id).await;
-        let stored = books.stored().await;
-        let arrived = |id| stored.iter().any(|blob| blob.blob_id == id);
-        if begun.iter().any(|row| arrived(row.blob_id)) {
-            Ok(())
-        } else {
-            Err(begun)
-        }
-    })
-    .await;
+    until_a_part_has_arrived(&books, resumed_id).await;
 
     seaweed.kill().await;
     for (way, id, file, mut feeder, request) in requests {
@@ -105,6 +97,7 @@ async fn s3_is_killed_and_comes_again() {
         assert!(answer.is_stored(file), "{way:?}: {answer:?}");
         assert!(uploader.is_ready(id, file, "again").await, "{way:?}");
     }
+    media_is_killed(&system, &books, &uploader).await;
     let answer = again(&uploader, Way::Post, small_id, &posted).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     assert!(uploader.is_ready(small_id, &small, "again").await);
@@ -112,9 +105,50 @@ async fn s3_is_killed_and_comes_again() {
     books.assert_right("again").await;
     let stored = books.stored().await;
     assert!(
-        stored.len() == 4 && stored.iter().all(|blob| blob.whole),
-        "four files, and nothing else: {stored:?}"
+        stored.len() == 6 && stored.iter().all(|blob| blob.whole),
+        "six files, and nothing else: {stored:?}"
     );
+}
+
+/// `kill -9` of media while a part of an upload is with S3: what has been noted is gone on with.
+async fn media_is_killed(system: &System, books: &Books, uploader: &Uploader) {
+    let (mut rng, seed) = seeded("killed over S3");
+    for way in [Way::Put, Way::Tus] {
+        let file = File::random(&mut rng, LARGE);
+        let id = uploader.slot(&file, "killed").await;
+        let (mut feeder, body) = fed();
+        let request = tokio::spawn({
+            let (uploader, file) = (uploader.clone(), file.clone());
+            async move { uploader.send(way, id, &file, 0, body).await }
+        });
+        let sent = rng.random_range(9_000_000..LARGE);
+        feed(&mut feeder, file.bytes.slice(..sent)).await;
+        until_a_part_has_arrived(books, id).await;
+        system.kill_and_wait("media-1").await;
+        drop(feeder);
+        let note = format!("TIDINGS_SEED={seed}, {way:?}, {sent} bytes sent");
+        let answer = request.await.expect("no panic");
+        assert!(answer.is_err(), "{note}: {answer:?}");
+        books.assert_right(&note).await;
+        assert!(!uploader.is_ready(id, &file, &note).await, "{note}");
+        let answer = again(uploader, way, id, &file).await;
+        assert!(answer.is_stored(&file), "{note}: {answer:?}");
+        assert!(uploader.is_ready(id, &file, &note).await, "{note}");
+    }
+}
+
+async fn until_a_part_has_arrived(books: &Books, id: AttachmentId) {
+    eventually("a part has arrived", async || {
+        let begun = books.begun(id).await;
+        let stored = books.stored().await;
+        let arrived = |id| stored.iter().any(|blob| blob.blob_id == id);
+        if begun.iter().any(|row| arrived(row.blob_id)) {
+            Ok(())
+        } else {
+            Err(begun)
+        }
+    })
+    .await;
 }
 
 /// That the store is away was said soon.
@@ -128,13 +162,13 @@ fn away(what: &str, answer: &Answer) {
 }
 
 /// Whether anything is read: there is no store to read from.
-async fn is_read(uploader: &Uploader, id: tidings_protocol::AttachmentId) -> bool {
+async fn is_read(uploader: &Uploader, id: AttachmentId) -> bool {
     let answer = uploader.get(id).await.expect("media answers");
     answer.is_success()
 }
 
 /// An upload, as soon as the store answers.
-async fn again(uploader: &Uploader, way: Way, id: tidings_protocol::AttachmentId, file: &File) -> Answer {
+async fn again(uploader: &Uploader, way: Way, id: AttachmentId, file: &File) -> Answer {
     eventually("an upload works again", async || {
         let answer = uploader.upload(way, id, file).await?;
         if answer.status == 503 {

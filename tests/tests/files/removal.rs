@@ -18,7 +18,7 @@ use crate::uploader::{File, Uploader, Way, break_off, fed, feed};
 const FILES: usize = 160;
 const PARTS: usize = 6;
 /// How often the workers are killed while they remove them.
-const KILLS: usize = 6;
+const KILLS: usize = 5;
 const AT_ONCE: usize = 8;
 /// A worker that died keeps the others waiting for minutes; they go by here.
 const LEASES_RUN_OUT: &str =

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use tidings_protocol::AttachmentId;
+use tidings_tests::proxy::{Mode, Proxy};
 use tidings_tests::{System, eventually};
 
 use crate::media::Media;
@@ -12,7 +13,7 @@ use crate::uploader::{File, Uploader, Way};
 
 /// Uploads at once in each round.
 const AT_ONCE: usize = 4;
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn devices_of_one_user_store_it_once_and_two_users_twice() {
@@ -93,4 +94,35 @@ async fn devices_of_one_user_store_it_once_and_two_users_twice() {
         );
         books.assert_right(&note).await;
     }
+}
+
+/// Each takes longer than it is told to wait when the other one is preferred.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "they stop each other until the slot has no tries left: who is stopped comes again and stops the other"]
+async fn two_devices_with_slow_links_come_to_an_end() {
+    let system = System::shared().await;
+    let media = system.up_file().media.expect("media runs");
+    let server = media.trim_start_matches("http://").parse().expect("an address");
+    let proxy = Proxy::start(server).await.expect("loopback has free ports");
+    proxy.set(Mode::Slow(Duration::from_millis(20)));
+    let here = Uploader::at(system, "slow", &format!("http://{}", proxy.address()));
+    let (mut rng, _) = seeded("slow links");
+    let file = File::random(&mut rng, 1_500_000);
+    let id = here.slot(&file, "same").await;
+    let upload = async || {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answer = here.upload(Way::Put, id, &file).await.expect("media answers");
+            if answer.is_stored(&file) {
+                return tries;
+            }
+            assert_eq!(answer.status, 409, "try {tries}: {answer:?}");
+            let wait = answer.retry_after().unwrap_or_default();
+            tokio::time::sleep(Duration::from_secs(wait)).await;
+        }
+    };
+    let tries = tokio::join!(upload(), upload());
+    eprintln!("slow links: {tries:?} tries");
+    assert!(here.is_ready(id, &file, "slow links").await);
 }
