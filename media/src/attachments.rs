@@ -133,11 +133,19 @@ fn announced(
 
 /// A body of unknown length would be found too long only when it has come.
 fn content_length(headers: &HeaderMap) -> Result<u64, Refusal> {
-    let length = headers.typed_get::<ContentLength>();
-    length.map(|ContentLength(length)| length).ok_or_else(|| {
+    body_length(headers).ok_or_else(|| {
         Refusal::bad_request("Content-Length", "the length of the body is needed")
             .status(StatusCode::LENGTH_REQUIRED)
     })
+}
+
+/// How long the body is, where that is said. A request that says nothing about a body has none.
+pub(crate) fn body_length(headers: &HeaderMap) -> Option<u64> {
+    match headers.typed_get::<ContentLength>() {
+        Some(ContentLength(length)) => Some(length),
+        None if headers.contains_key(header::TRANSFER_ENCODING) => None,
+        None => Some(0),
+    }
 }
 
 /// The bytes of a slot that was announced by `createAttachment`.

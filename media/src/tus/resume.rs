@@ -4,12 +4,11 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use headers::{ContentLength, HeaderMapExt as _};
 use tidings_metadata::{AttachmentRecord, Attempt, OpenUploadError};
 use tidings_protocol::{AttachmentId, UserId};
 
 use super::{UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET, checksum, is_part, metadata, number, told};
-use crate::attachments::{parse_id, refused};
+use crate::attachments::{body_length, parse_id, refused};
 use crate::bearer::Bearer;
 use crate::media::SharedMedia;
 use crate::openapi::TusFailures;
@@ -168,15 +167,15 @@ async fn part(
         .ok_or_else(|| Refusal::bad_request("Upload-Offset", "where the body belongs is needed"))?;
     let checksum = checksum(headers)?;
     let record = slot(media, owner, id).await?;
-    let length = headers.typed_get::<ContentLength>();
+    let length = body_length(headers);
     if record.blob_id.is_some() {
-        return if offset == record.size && length == Some(ContentLength(0)) {
+        return if offset == record.size && length == Some(0) {
             Ok((record, None))
         } else {
             Err(UploadError::Offset(record.size).into_tus())
         };
     }
-    if length.is_some_and(|ContentLength(length)| length > record.size.saturating_sub(offset)) {
+    if length.is_some_and(|length| length > record.size.saturating_sub(offset)) {
         return Err(UploadError::TooLong.into_tus());
     }
     let job = job(record.attachment_id, owner, offset, checksum);

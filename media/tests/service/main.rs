@@ -1,0 +1,7 @@
+//! The service on real servers and a real folder, asked by a real HTTP client.
+
+mod downloads;
+mod support;
+mod tus;
+mod tus_js;
+mod uploads;
