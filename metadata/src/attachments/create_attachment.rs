@@ -82,15 +82,14 @@ impl Metadata {
     ) -> Result<CreatedAttachment, CreateAttachmentError> {
         let mut tx = self.begin().await?;
         owner_lock(&mut tx, &new.owner).await?;
-        let attachment_id = match refresh(&mut tx, new).await? {
-            Some(attachment_id) => attachment_id,
-            None => {
-                if let Some(limits) = limits {
-                    check_rate(&mut tx, &new.owner, limits.per_hour).await?;
-                    check_budget(&mut tx, new, limits.bytes_per_user).await?;
-                }
-                insert(&mut tx, new).await?
+        let attachment_id = if let Some(known) = refresh(&mut tx, new).await? {
+            known
+        } else {
+            if let Some(limits) = limits {
+                check_rate(&mut tx, &new.owner, limits.per_hour).await?;
+                check_budget(&mut tx, new, limits.bytes_per_user).await?;
             }
+            insert(&mut tx, new).await?
         };
         let uploaded = sqlx::query_scalar!(
             r#"SELECT EXISTS (

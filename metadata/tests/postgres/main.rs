@@ -1,5 +1,7 @@
 //! What the crate promises, on a real Postgres.
 
+mod attachments;
+mod blob_schedules;
 mod chats;
 mod clients;
 mod direct_chats;
