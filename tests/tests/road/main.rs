@@ -1,5 +1,6 @@
 //! The whole road, on real servers and processes: two gateways, two fan-out workers, two inbox workers.
 
+mod attachments;
 mod away;
 mod catching_up;
 mod chat_files;
