@@ -107,7 +107,7 @@ impl World {
     }
 
     async fn upload(&self, slot: AttachmentId, choice: u64) {
-        let attempt = if choice % 2 == 0 {
+        let attempt = if choice.is_multiple_of(2) {
             Attempt::Fresh
         } else {
             Attempt::Resume
