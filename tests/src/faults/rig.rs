@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use futures::future::try_join_all;
+use tidings_blobs::BlobStoreConfig;
 use tidings_service::{EXIT_WITH_STDIN, NatsConnection, NatsSettings};
 use tidings_stack::{
     Finder, NatsOptions, NatsPorts, NatsSecrets, NatsServer, Orphaned, Postgres, PostgresOptions, Probe,
@@ -48,6 +49,10 @@ pub struct Rig {
     links: BTreeMap<String, Link>,
     targets: Targets,
     store: Store,
+    /// Where attachments' bytes lie.
+    attachments: PathBuf,
+    /// With no proxy before it.
+    postgres_url: String,
     /// By the name of the NATS server; gone after the processes.
     disks: BTreeMap<String, Disk>,
     /// What ended without having been told to.
@@ -94,6 +99,8 @@ impl Rig {
 
         let mut rig = Self {
             store: Store::new(connect(&base).await?),
+            attachments: dir.join("attachments"),
+            postgres_url: base.postgres_url(local(base.postgres)),
             disks,
             recorder,
             nats,
@@ -124,6 +131,16 @@ impl Rig {
     /// What the inboxes hold.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Where attachments' bytes lie.
+    pub fn blob_store(&self) -> BlobStoreConfig {
+        BlobStoreConfig::folder(&self.attachments).expect("the folder of a run is an absolute path")
+    }
+
+    /// The database, with no proxy before it. The URL has the password.
+    pub fn postgres_url(&self) -> &str {
+        &self.postgres_url
     }
 
     /// What ended without having been told to, for people.

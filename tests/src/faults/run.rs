@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::fault::FaultKind;
 use super::rig::{Rig, RigOptions};
 use super::schedule::Schedule;
+use crate::files_count::count;
 use crate::history::{Happening, Recorder, Run};
 use crate::judge::{Timings, Verdict, judge, timings};
 use crate::workload::{Workload, WorkloadOptions, WorkloadReport};
@@ -81,6 +82,10 @@ pub async fn run_faults(options: &RunOptions) -> anyhow::Result<Outcome> {
         surprises.extend(report.surprises.iter().cloned());
         if let Err(error) = until_chats_are_empty(&rig).await {
             surprises.push(format!("{error:#}"));
+        }
+        match count(&rig.blob_store(), rig.postgres_url()).await {
+            Ok(complaints) => surprises.extend(complaints),
+            Err(error) => surprises.push(format!("attachments cannot be counted: {error:#}")),
         }
         let stored = rig.store().inboxes().left(&report.users, &report.clients).await;
         anyhow::Ok((report, stored, surprises))

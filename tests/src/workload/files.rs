@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use ring::digest::{SHA256, digest};
 use tidings_client::Backoff;
-use tidings_protocol::{Attachment, AttachmentId, ChatId, CreateAttachment, UserId};
+use tidings_protocol::{Attachment, AttachmentId, ChatId, ContentHash, CreateAttachment, UserId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -76,12 +76,8 @@ impl File {
 
 /// SHA-256, as frames have it.
 fn sha256(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(64);
-    for byte in digest(&SHA256, bytes).as_ref() {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-    }
-    text
+    let hash = digest(&SHA256, bytes);
+    ContentHash(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")).to_string()
 }
 
 /// What all transfers share.

@@ -11,7 +11,7 @@ use crate::shell::Shell;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_setting_is_in_the_guide() {
     let shell = Shell::of(System::shared().await).await;
-    for service in ["gateway", "fanout-worker", "inbox-worker"] {
+    for service in ["gateway", "fanout-worker", "inbox-worker", "media"] {
         let help = shell.text(&format!("tidings {service} --help")).await;
         let flags: Vec<&str> = help
             .lines()

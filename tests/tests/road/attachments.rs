@@ -3,18 +3,15 @@
 use reqwest::StatusCode;
 use ring::digest::{SHA256, digest};
 use tidings_protocol::{
-    AttachmentId, ChatId, Codec, CreateAttachment, Error, ErrorCode, MessageId, Operation, Reply, SendMessage,
+    AttachmentId, ChatId, Codec, ContentHash, CreateAttachment, Error, ErrorCode, MessageId, Operation,
+    Reply, SendMessage,
 };
 use tidings_tests::{Device, Identity, System};
 use uuid::Uuid;
 
 fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
     let hash = digest(&SHA256, bytes);
-    hash.as_ref().iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    ContentHash(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")).to_string()
 }
 
 async fn announce(device: &mut Device, content: &[u8]) -> Result<Reply, Error> {
@@ -94,7 +91,7 @@ async fn who_got_the_message_can_read_it_and_nobody_else() {
     let system = System::shared().await;
     let mut alice = Device::fresh(system, "alice").await;
     let bob = Identity::fresh("bob");
-    let mut bobs = vec![
+    let mut bobs = [
         Device::on(system, 0, &bob, Codec::Json).await,
         Device::on(system, 1, &Identity::new(&bob.user_id), Codec::Postcard).await,
         Device::on(system, 1, &Identity::new(&bob.user_id), Codec::Json).await,

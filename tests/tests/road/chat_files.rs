@@ -172,7 +172,7 @@ async fn what_strangers_know_of_a_file_is_no_use_to_them() {
             _ => None,
         })
         .await;
-    assert_eq!(told, [uploaded.clone()]);
+    assert_eq!(told, std::slice::from_ref(&uploaded));
 
     let folder = tempfile::tempdir().expect("a folder");
     let target = folder.path().join("note.txt");

@@ -143,9 +143,10 @@ impl Upload {
         if offset == self.bytes.len() {
             return Tried::Done;
         }
-        let until = match self.rng.random_bool(0.5) {
-            true => self.bytes.len(),
-            false => self.rng.random_range(offset + 1..=self.bytes.len()),
+        let until = if self.rng.random_bool(0.5) {
+            self.bytes.len()
+        } else {
+            self.rng.random_range(offset + 1..=self.bytes.len())
         };
         let request = http
             .patch(&url)

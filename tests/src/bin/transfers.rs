@@ -1,0 +1,464 @@
+//! How fast attachments go up and come down, against what the machine can do in the same run: the hash alone, the disk
+//! alone, and a plain file server. And what a hundred uploads at once cost in memory, and a small picture in CPU.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use axum::Router;
+use bytes::Bytes;
+use clap::Parser;
+use futures::StreamExt as _;
+use futures::future::join_all;
+use futures::stream;
+use hdrhistogram::Histogram;
+use reqwest::Body;
+use ring::digest::{Context, SHA256};
+use tidings_cli::UpFile;
+use tidings_protocol::ContentHash;
+use tidings_tests::Identity;
+use tower_http::services::ServeFile;
+
+/// Handed to the socket at once, and written to the disk at once.
+const PIECE_BYTES: usize = 1 << 20;
+/// Of one of many uploads at once.
+const LARGE_BYTES: u64 = 20_000_000;
+/// Of a small picture.
+const PICTURE_BYTES: u64 = 100_000;
+/// People who send pictures side by side: more would only wait for the two cores.
+const PEOPLE: usize = 4;
+
+/// Measures transfers of attachments.
+#[derive(Debug, Parser)]
+#[command(name = "transfers", max_term_width = 110)]
+struct Args {
+    /// The system's data go here, on the disk that is measured. It must not exist.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+
+    /// Bytes of the large file.
+    #[arg(long, default_value_t = 1_000_000_000, value_name = "BYTES")]
+    size: u64,
+
+    /// How often each measurement is made; the median is told.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    rounds: usize,
+
+    /// Uploads at once.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    uploads: usize,
+
+    /// Small pictures.
+    #[arg(long, default_value_t = 2_000, value_name = "N")]
+    pictures: usize,
+}
+
+fn main() -> ExitCode {
+    // The services are processes of this program.
+    if std::env::args()
+        .nth(1)
+        .is_some_and(|first| !first.starts_with('-'))
+    {
+        return tidings_cli::main();
+    }
+    let args = Args::parse();
+    tidings_service::start::install_crypto_provider();
+    let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
+    match runtime.block_on(run(&args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &Args) -> anyhow::Result<()> {
+    ensure!(!args.dir.exists(), "{} exists", args.dir.display());
+    let mut up = Command::new(std::env::current_exe()?)
+        .args(["up", "--rate-limits", "off", "--dir"])
+        .arg(&args.dir)
+        .args(["--gateways", "1", "--fanout-workers", "1", "--inbox-workers", "1"])
+        .env(tidings_service::EXIT_WITH_STDIN, "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut ready = [0; 6];
+    up.stdout
+        .take()
+        .context("it is piped")?
+        .read_exact(&mut ready)
+        .context("`tidings up` does not start")?;
+    let system = UpFile::read(&args.dir)?;
+    let media = Media {
+        url: system.media.clone().context("media runs")?,
+        secret: system.jwt_secret.clone(),
+        http: reqwest::Client::new(),
+    };
+    let result = measure(args, &system, &media).await;
+    drop(up.stdin.take());
+    up.wait()?;
+    result
+}
+
+async fn measure(args: &Args, system: &UpFile, media: &Media) -> anyhow::Result<()> {
+    large(args, media).await?;
+    let pid = pid_of(system, "media-1")?;
+    at_once(args, media, pid).await?;
+    pictures(args, system, media).await
+}
+
+struct Media {
+    url: String,
+    secret: String,
+    http: reqwest::Client,
+}
+
+impl Media {
+    /// Uploads content that nobody has uploaded before, and says its id.
+    async fn post(&self, who: &Identity, content: &Content, body: Body) -> anyhow::Result<String> {
+        let answer = self
+            .http
+            .post(format!("{}/v1/attachments?hash={}", self.url, content.hash))
+            .bearer_auth(who.token(&self.secret))
+            .header("content-type", "image/png")
+            .header("content-length", content.size)
+            .body(body)
+            .send()
+            .await?;
+        ensure!(answer.status().is_success(), "{}", answer.status());
+        let answer: serde_json::Value = serde_json::from_slice(&answer.bytes().await?)?;
+        let id = answer["attachmentId"].as_str();
+        Ok(id.context("it has an id")?.to_owned())
+    }
+
+    /// Downloads it and says how many bytes came.
+    async fn get(&self, who: &Identity, id: &str) -> anyhow::Result<u64> {
+        let answer = self
+            .http
+            .get(format!("{}/v1/attachments/{id}", self.url))
+            .bearer_auth(who.token(&self.secret))
+            .send()
+            .await?;
+        read(answer).await
+    }
+}
+
+async fn read(answer: reqwest::Response) -> anyhow::Result<u64> {
+    ensure!(answer.status().is_success(), "{}", answer.status());
+    let mut body = answer.bytes_stream();
+    let mut bytes = 0;
+    while let Some(piece) = body.next().await {
+        bytes += piece?.len() as u64;
+    }
+    Ok(bytes)
+}
+
+/// Some content: a piece of random bytes again and again, behind a number of its own.
+#[derive(Clone)]
+struct Content {
+    number: u64,
+    size: u64,
+    piece: Bytes,
+    hash: String,
+}
+
+impl Content {
+    fn new(size: u64) -> Self {
+        let mut piece = vec![0; PIECE_BYTES];
+        rand::fill(&mut piece[..]);
+        let mut content = Self {
+            number: rand::random(),
+            size,
+            piece: piece.into(),
+            hash: String::new(),
+        };
+        content.hash = hash_of(&content);
+        content
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = Bytes> + Send + use<> {
+        let head = Bytes::copy_from_slice(&self.number.to_be_bytes());
+        let piece = self.piece.clone();
+        let mut left = self.size - head.len() as u64;
+        std::iter::once(head).chain(std::iter::from_fn(move || {
+            let next = piece.slice(..piece.len().min(left as usize));
+            left -= next.len() as u64;
+            (!next.is_empty()).then_some(next)
+        }))
+    }
+
+    fn body(&self) -> Body {
+        Body::wrap_stream(stream::iter(self.pieces().map(Ok::<_, std::convert::Infallible>)))
+    }
+}
+
+/// The large file.
+async fn large(args: &Args, media: &Media) -> anyhow::Result<()> {
+    let alice = Identity::fresh("alice");
+    let folder = args.dir.join("plain");
+    std::fs::create_dir_all(&folder)?;
+    let mut rates = Rates::default();
+    for _ in 0..args.rounds {
+        let content = Content::new(args.size);
+        let began = Instant::now();
+        let mut hash = Context::new(&SHA256);
+        content.pieces().for_each(|piece| hash.update(&piece));
+        hash.finish();
+        rates.hash.push(rate(args.size, began));
+
+        let began = Instant::now();
+        let path = folder.join("file");
+        write(&path, &content)?;
+        rates.disk.push(rate(args.size, began));
+
+        let began = Instant::now();
+        let id = media.post(&alice, &content, content.body()).await?;
+        rates.upload.push(rate(args.size, began));
+
+        let began = Instant::now();
+        ensure!(media.get(&alice, &id).await? == args.size, "it is not whole");
+        rates.download.push(rate(args.size, began));
+
+        let began = Instant::now();
+        ensure!(plain(media, &path).await? == args.size, "it is not whole");
+        rates.plain.push(rate(args.size, began));
+    }
+    let [hash, disk, upload, download, plain] =
+        [rates.hash, rates.disk, rates.upload, rates.download, rates.plain].map(median);
+    println!(
+        "{} MB, median of {} rounds, MB/s",
+        args.size / 1_000_000,
+        args.rounds
+    );
+    println!("  SHA-256 alone                {hash:>7.0}");
+    println!("  disk alone, with fsync       {disk:>7.0}");
+    println!(
+        "  upload                       {upload:>7.0}   {:.2} of the slower of the two",
+        upload / hash.min(disk)
+    );
+    println!("  plain file server, download  {plain:>7.0}");
+    println!(
+        "  download                     {download:>7.0}   {:.2} of the plain file server",
+        download / plain
+    );
+    Ok(())
+}
+
+#[derive(Default)]
+struct Rates {
+    hash: Vec<f64>,
+    disk: Vec<f64>,
+    upload: Vec<f64>,
+    download: Vec<f64>,
+    plain: Vec<f64>,
+}
+
+fn rate(bytes: u64, began: Instant) -> f64 {
+    bytes as f64 / began.elapsed().as_secs_f64() / 1e6
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+fn write(path: &Path, content: &Content) -> anyhow::Result<()> {
+    let mut file = File::create(path)?;
+    for piece in content.pieces() {
+        file.write_all(&piece)?;
+    }
+    file.sync_all()?;
+    Ok(())
+}
+
+/// Downloads a file from a server that does nothing else, in a process of its own as media is.
+async fn plain(media: &Media, path: &Path) -> anyhow::Result<u64> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    let routes = Router::new().route_service("/", ServeFile::new(path));
+    let serving = tokio::spawn(async move { axum::serve(listener, routes).await });
+    let answer = media.http.get(url).send().await?;
+    let bytes = read(answer).await;
+    serving.abort();
+    bytes
+}
+
+/// Many uploads at once, each of which has sent half before any sends the rest.
+async fn at_once(args: &Args, media: &Media, pid: u32) -> anyhow::Result<()> {
+    let base = memory(pid, "VmRSS:")?;
+    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").context("cannot reset the peak of memory")?;
+    let half_way = std::sync::Arc::new(tokio::sync::Barrier::new(args.uploads));
+    let content = Content::new(LARGE_BYTES);
+    let uploads = (0..args.uploads).map(|number| {
+        let mut content = content.clone();
+        content.number = number as u64;
+        let half_way = std::sync::Arc::clone(&half_way);
+        async move {
+            // Each has content of its own, which must be hashed anew.
+            let content = Content {
+                hash: hash_of(&content),
+                ..content
+            };
+            let who = Identity::fresh("somebody");
+            let half = content.size / 2 / PIECE_BYTES as u64;
+            let pieces = content.pieces().enumerate();
+            let body = stream::iter(pieces).then(move |(number, piece)| {
+                let half_way = std::sync::Arc::clone(&half_way);
+                async move {
+                    if number as u64 == half {
+                        half_way.wait().await;
+                    }
+                    Ok::<_, std::convert::Infallible>(piece)
+                }
+            });
+            media.post(&who, &content, Body::wrap_stream(body)).await
+        }
+    });
+    let began = Instant::now();
+    for result in join_all(uploads).await {
+        result?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let peak = memory(pid, "VmHWM:")?;
+    println!(
+        "{} uploads of {} MB at once: {seconds:.1} s; resident {:.1} MB before, {:.1} MB at most: {:.2} MB an upload",
+        args.uploads,
+        LARGE_BYTES / 1_000_000,
+        base as f64 / 1e6,
+        peak as f64 / 1e6,
+        peak.saturating_sub(base) as f64 / 1e6 / args.uploads as f64,
+    );
+    Ok(())
+}
+
+fn hash_of(content: &Content) -> String {
+    let mut hash = Context::new(&SHA256);
+    content.pieces().for_each(|piece| hash.update(&piece));
+    let hash = hash.finish();
+    ContentHash(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")).to_string()
+}
+
+/// A line of the process's status, in bytes.
+fn memory(pid: u32, line: &str) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let value = status.lines().find_map(|text| text.strip_prefix(line));
+    let kilobytes: u64 = value
+        .context("there is such a line")?
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()?;
+    Ok(kilobytes * 1024)
+}
+
+/// Small pictures, up and down.
+async fn pictures(args: &Args, system: &UpFile, media: &Media) -> anyhow::Result<()> {
+    let people: Vec<Identity> = (0..PEOPLE).map(|_| Identity::fresh("painter")).collect();
+    let each = args.pictures / PEOPLE;
+    let before = cpu(system)?;
+    let began = Instant::now();
+    let uploaded = join_all(people.iter().map(|who| async move {
+        let mut ids = Vec::new();
+        let mut latency = Histogram::<u64>::new(3)?;
+        for _ in 0..each {
+            let content = Content::new(PICTURE_BYTES);
+            let began = Instant::now();
+            ids.push(media.post(who, &content, content.body()).await?);
+            latency.record(began.elapsed().as_micros() as u64)?;
+        }
+        anyhow::Ok((ids, latency))
+    }))
+    .await;
+    tell("up", args.pictures, began.elapsed(), system, &before, &uploaded)?;
+
+    let before = cpu(system)?;
+    let began = Instant::now();
+    let downloaded = join_all(people.iter().zip(&uploaded).map(|(who, uploaded)| async move {
+        let mut latency = Histogram::<u64>::new(3)?;
+        let ids = uploaded.as_ref().map_or(&[][..], |(ids, _)| &ids[..]);
+        for id in ids {
+            let began = Instant::now();
+            media.get(who, id).await?;
+            latency.record(began.elapsed().as_micros() as u64)?;
+        }
+        anyhow::Ok((Vec::new(), latency))
+    }))
+    .await;
+    tell(
+        "down",
+        args.pictures,
+        began.elapsed(),
+        system,
+        &before,
+        &downloaded,
+    )
+}
+
+type Measured = anyhow::Result<(Vec<String>, Histogram<u64>)>;
+
+fn tell(
+    way: &str,
+    count: usize,
+    took: Duration,
+    system: &UpFile,
+    before: &[f64; 2],
+    measured: &[Measured],
+) -> anyhow::Result<()> {
+    let mut latency = Histogram::<u64>::new(3)?;
+    for result in measured {
+        let (_, one) = result.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        latency.add(one)?;
+    }
+    let after = cpu(system)?;
+    let each = |index: usize| (after[index] - before[index]) * 1e6 / count as f64;
+    println!(
+        "{count} pictures of {} KB {way}, {PEOPLE} side by side: {:.0}/s; p50 {:.1} ms, p99 {:.1} ms; CPU a picture: media {:.0} us, Postgres {:.0} us",
+        PICTURE_BYTES / 1000,
+        count as f64 / took.as_secs_f64(),
+        latency.value_at_quantile(0.5) as f64 / 1e3,
+        latency.value_at_quantile(0.99) as f64 / 1e3,
+        each(0),
+        each(1),
+    );
+    Ok(())
+}
+
+/// Seconds of CPU so far: of media, and of Postgres with its children.
+fn cpu(system: &UpFile) -> anyhow::Result<[f64; 2]> {
+    let media = pid_of(system, "media-1")?;
+    let postgres = pid_of(system, "postgres")?;
+    let mut children = 0.0;
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // A process may end while it is looked at.
+        if let Ok((parent, seconds)) = stat(pid)
+            && parent == postgres
+        {
+            children += seconds;
+        }
+    }
+    Ok([stat(media)?.1, stat(postgres)?.1 + children])
+}
+
+/// A process's parent, and its seconds of CPU.
+fn stat(pid: u32) -> anyhow::Result<(u32, f64)> {
+    /// The kernel counts in hundredths everywhere that matters.
+    const TICKS_A_SECOND: f64 = 100.0;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = text.rsplit_once(')').context("a name stands in brackets")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let number = |index: usize| -> anyhow::Result<f64> { Ok(fields[index].parse()?) };
+    Ok((fields[1].parse()?, (number(11)? + number(12)?) / TICKS_A_SECOND))
+}
+
+fn pid_of(system: &UpFile, name: &str) -> anyhow::Result<u32> {
+    let process = system.processes.iter().find(|process| process.name == name);
+    Ok(process.with_context(|| format!("no process {name}"))?.pid)
+}
