@@ -43,7 +43,9 @@ pub(crate) struct Uploaded {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
     /// True: its bytes are there.
-    uploaded: bool,
+    #[serde(rename = "uploaded")]
+    #[schema(rename = "uploaded")]
+    is_stored: bool,
 }
 
 /// What the URL of an upload without a slot says.
@@ -249,7 +251,7 @@ fn uploaded(status: StatusCode, attachment_id: AttachmentId, new: &NewAttachment
         size: new.size,
         content_type: new.content_type.clone(),
         name: new.name.clone(),
-        uploaded: true,
+        is_stored: true,
     };
     (status, axum::Json(uploaded)).into_response()
 }

@@ -23,7 +23,7 @@ pub(crate) enum Wanted {
     Changed,
 }
 
-/// The ETag of content: what it is never changes, and who knows the hash has the bytes.
+/// The `ETag` of content: what it is never changes, and who knows the hash has the bytes.
 pub(crate) fn etag(hash: ContentHash) -> ETag {
     format!("\"{hash}\"")
         .parse()

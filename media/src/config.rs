@@ -52,7 +52,7 @@ pub struct MediaConfig {
     #[arg(long, env = "TIDINGS_MEDIA_URL", value_name = "URL")]
     pub media_url: Option<Url>,
 
-    /// Web pages of these origins, such as https://chat.example.org, may upload and download; `*` is every page.
+    /// Web pages of these origins, such as `https://chat.example.org`, may upload and download; `*` is every page.
     /// Several are separated by commas. By default none.
     #[arg(long, env = "TIDINGS_CORS_ORIGIN", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origin: Vec<HeaderValue>,

@@ -56,7 +56,7 @@ pub async fn run(config: MediaConfig, context: Context) -> anyhow::Result<()> {
         context.stopping.cancelled().await;
         tokio::time::sleep(context.drain_timeout.mul_f64(DRAIN_SHARE)).await;
         media.giving_up.cancel();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         () = served => {}

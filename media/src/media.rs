@@ -34,7 +34,7 @@ pub(crate) struct Media {
     /// Whether downloads are sent to the store.
     pub(crate) redirect: bool,
     /// Under which URL clients reach this.
-    pub(crate) media_url: Option<Url>,
+    pub(crate) public_url: Option<Url>,
     /// Where bodies with a checksum lie until it is known.
     pub(crate) spool_dir: PathBuf,
     /// Cancelled in the middle of a drain: what cannot be resumed is given up then.
@@ -61,7 +61,7 @@ impl Media {
             turns: Arc::default(),
             bytes_max: config.attachments.attachment_bytes_max,
             redirect: config.redirect_downloads == Switch::On,
-            media_url: config.media_url.clone(),
+            public_url: config.media_url.clone(),
             spool_dir: config.store.blob_spool_dir.clone(),
             giving_up: CancellationToken::new(),
             limits: on.then_some(AttachmentLimits {

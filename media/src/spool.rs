@@ -6,7 +6,6 @@ use std::path::Path;
 use std::pin::Pin;
 use std::time::Duration;
 
-use axum::body::BodyDataStream;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Bytes, BytesMut};
@@ -48,12 +47,12 @@ impl Checksum {
 pub(crate) type Spooled = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// Reads a body of at most `room` bytes to its end, and says whether it has the checksum.
-pub(crate) async fn spool(
+pub(crate) async fn spool<E>(
     dir: &Path,
     checksum: &Checksum,
     room: u64,
     silence_max: Duration,
-    body: &mut BodyDataStream,
+    body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
 ) -> Result<Spooled, UploadError> {
     let mut file = File::from_std(tempfile::tempfile_in(dir).map_err(|error| no_room(&error))?);
     file.set_max_buf_size(PIECE_BYTES);

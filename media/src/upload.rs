@@ -26,6 +26,7 @@ use crate::linger;
 use crate::media::SharedMedia;
 use crate::places::UploadPlace;
 use crate::spool::{self, Checksum};
+use crate::turns::Turn;
 use crate::upload_error::UploadError;
 use crate::weather::in_time;
 
@@ -136,7 +137,7 @@ async fn run(media: &SharedMedia, job: Job, body: &mut BodyDataStream) -> Result
         state: opened.checkpoint.clone(),
         opened,
         keeps: job.way.keeps(),
-        superseded: turn.superseded.clone(),
+        turn: &turn,
     };
     let result = writing.write(&job.way, body).await;
     if let Err(error) = &result
@@ -160,7 +161,7 @@ pub(crate) async fn end(
         state: opened.checkpoint.clone(),
         opened,
         keeps: false,
-        superseded: turn.superseded.clone(),
+        turn: &turn,
     };
     writing.remove().await;
     Ok(())
@@ -173,7 +174,7 @@ struct Writing<'a> {
     /// What is known of it to the store, as far as it was noted.
     state: Option<Value>,
     keeps: bool,
-    superseded: CancellationToken,
+    turn: &'a Turn,
 }
 
 impl Writing<'_> {
@@ -193,11 +194,10 @@ impl Writing<'_> {
             Way::On { .. } => store.resume(self.opened.blob_id, self.state.as_ref()).await?,
         };
         let came = match way {
-            Way::Whole => self.take(&mut upload, body).await,
             Way::On { offset, .. } if *offset != upload.received() => {
                 return Err(UploadError::Offset(upload.received()));
             }
-            Way::On { checksum: None, .. } => self.take(&mut upload, body).await,
+            Way::Whole | Way::On { checksum: None, .. } => self.take(&mut upload, body).await,
             Way::On {
                 checksum: Some(checksum),
                 ..
@@ -232,7 +232,7 @@ impl Writing<'_> {
         upload: &mut Upload,
         body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
     ) -> Result<(), UploadError> {
-        let (superseded, giving_up) = (self.superseded.clone(), self.end_of_patience());
+        let (superseded, giving_up) = (self.turn.superseded(), self.end_of_patience());
         let counter = metrics::counter!("tidings_media_upload_bytes_total");
         loop {
             let next = tokio::select! {
@@ -247,11 +247,13 @@ impl Writing<'_> {
                 Ok(Some(Err(_))) => return Err(UploadError::ClientGone),
                 Ok(Some(Ok(bytes))) => bytes,
             };
+            self.turn.heard();
             let length = bytes.len() as u64;
             if upload.received() + length > self.opened.record.size {
                 return Err(UploadError::TooLong);
             }
             upload.write(bytes).await?;
+            self.turn.heard();
             counter.increment(length);
             if let Some(checkpoint) = upload.due_checkpoint() {
                 self.note_on_the_way(&checkpoint).await?;
@@ -267,9 +269,10 @@ impl Writing<'_> {
         checksum: &Checksum,
         body: &mut BodyDataStream,
     ) -> Result<(), UploadError> {
-        let (superseded, giving_up) = (self.superseded.clone(), self.end_of_patience());
+        let (superseded, giving_up) = (self.turn.superseded(), self.end_of_patience());
         let room = self.opened.record.size - upload.received();
-        let spooled = spool::spool(&self.media.spool_dir, checksum, room, SILENCE_MAX, body);
+        let mut heard = body.inspect(|_| self.turn.heard());
+        let spooled = spool::spool(&self.media.spool_dir, checksum, room, SILENCE_MAX, &mut heard);
         let mut spooled = tokio::select! {
             () = superseded.cancelled() => return Err(UploadError::Superseded),
             () = giving_up.cancelled() => return Err(UploadError::Stopping),
@@ -353,7 +356,7 @@ impl Writing<'_> {
         match in_time(self.media.metadata.abandon_upload(blob_id, fence)).await {
             Ok(Ok(())) => self.remove_doomed().await,
             other => {
-                tracing::debug!(blob.id = %blob_id, ?other, "an upload was not given up; it will expire")
+                tracing::debug!(blob.id = %blob_id, ?other, "an upload was not given up; it will expire");
             }
         }
     }

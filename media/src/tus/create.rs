@@ -143,7 +143,7 @@ fn announced(
 /// Where the upload goes on.
 fn location(media: &Media, attachment_id: AttachmentId) -> HeaderValue {
     let base = media
-        .media_url
+        .public_url
         .as_ref()
         .map_or("", |url| url.as_str().trim_end_matches('/'));
     HeaderValue::try_from(format!("{base}/v1/uploads/{attachment_id}")).expect("a URL is ASCII")

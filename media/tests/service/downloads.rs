@@ -75,6 +75,14 @@ async fn ranges_and_conditions_are_kept() {
         (304, etag.as_str())
     );
 
+    media.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_saved_and_only_some_may_ask() {
+    let system = System::start().await;
+    let media = system.media(&["--cors-origin=https://chat.example.org"]).await;
+    let alice = media.person("alice");
     let html = alice
         .upload("text/html", "evil.html", b"<script>alert(1)</script>")
         .await;
@@ -85,6 +93,10 @@ async fn ranges_and_conditions_are_kept() {
         "attachment; filename=\"evil.html\""
     );
 
+    let path = format!(
+        "/v1/attachments/{}",
+        alice.upload("image/png", "cat.png", b"cat").await
+    );
     let origin = ("origin", "https://chat.example.org");
     let asked = alice
         .client

@@ -98,7 +98,10 @@ async fn an_upload_comes_in_parts() {
         .header("upload-offset", 400_000)
         .body("x");
     assert_eq!(untyped.send().await.expect("an answer").status(), 415);
-    assert_eq!(patch(&alice, &path, 400_000, &[0; 600_001]).await.status(), 413);
+    assert_eq!(
+        patch(&alice, &path, 400_000, &vec![0; 600_001]).await.status(),
+        413
+    );
 
     let checked = |algorithm: &'static str, of: Vec<u8>, part: Vec<u8>| {
         let digest = match algorithm {
