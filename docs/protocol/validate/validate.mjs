@@ -1,5 +1,6 @@
 // Checks docs/protocol/ and the examples of docs/PROTOCOL.md with tools that are not ours:
 //   the AsyncAPI document with the AsyncAPI initiative's own parser,
+//   the OpenAPI document against the OpenAPI initiative's schema, and whether its references lead anywhere,
 //   the two JSON Schemas against the metaschema (draft 2020-12),
 //   every example line `-> {…}` and `<- {…}` of docs/PROTOCOL.md against the schema of its direction.
 // Usage: npm ci --ignore-scripts && node validate.mjs     (exit code 0: all is well)
@@ -8,6 +9,7 @@ import { readFile } from "node:fs/promises";
 import { Parser, DiagnosticSeverity } from "@asyncapi/parser";
 import Ajv2020 from "ajv/dist/2020.js";
 import addFormats from "ajv-formats";
+import { Validator } from "@seriousme/openapi-schema-validator";
 
 const here = new URL("..", import.meta.url);
 const read = (name) => readFile(new URL(name, here), "utf8");
@@ -23,6 +25,15 @@ for (const { severity, path, message } of diagnostics) {
 }
 if (!document) fail("asyncapi.json is not an AsyncAPI document");
 else console.log(`asyncapi.json: ${document.operations().all().length} operations, ${document.messages().all().length} messages`);
+
+const openapi = JSON.parse(await read("openapi.json"));
+const described = new Validator();
+const { valid, errors } = await described.validate(openapi);
+if (!valid) fail(`openapi.json: ${JSON.stringify(errors, null, 2)}`);
+else {
+  const operations = Object.values(openapi.paths).flatMap((path) => Object.keys(path));
+  console.log(`openapi.json: OpenAPI ${described.version}, ${operations.length} operations`);
+}
 
 const ajv = new Ajv2020({ strict: true, allowUnionTypes: true });
 addFormats(ajv);
