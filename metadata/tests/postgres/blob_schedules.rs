@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 
 use sqlx::PgPool;
-use tidings_metadata::{Attempt, FinishedUpload, Metadata};
+use tidings_metadata::{Attempt, FinishedUpload, Metadata, NewAttachment};
 use tidings_protocol::{AttachmentId, ChatId};
 use uuid::Uuid;
 
@@ -17,6 +17,8 @@ const TASKS: u64 = 8;
 const STEPS: u64 = 40;
 /// Few, so that they meet.
 const CONTENTS: u64 = 2;
+/// Several slots of a content: one that is made while another goes is what has no row in common with it.
+const NAMES: u64 = 6;
 
 /// Splitmix64.
 struct Random(u64);
@@ -53,7 +55,10 @@ impl World {
                 .get(random.below(slots.len().max(1) as u64) as usize)
                 .copied();
             match (random.below(10), slot) {
-                (0..3, _) | (_, None) => slots.push(self.create(random.below(CONTENTS) as u8).await),
+                (0..3, _) | (_, None) => slots.push(
+                    self.create(random.below(CONTENTS) as u8, random.below(NAMES))
+                        .await,
+                ),
                 (3..5, Some(slot)) => self.upload(slot, random.below(4)).await,
                 (5, Some(slot)) => {
                     // A refusal is fine; a deadlock would be none.
@@ -72,11 +77,12 @@ impl World {
         }
     }
 
-    async fn create(&self, content: u8) -> AttachmentId {
-        let created = self
-            .metadata
-            .create_attachment(&new_attachment("alice", content), None)
-            .await;
+    async fn create(&self, content: u8, name: u64) -> AttachmentId {
+        let new = NewAttachment {
+            name: Some(format!("{name}.png")),
+            ..new_attachment("alice", content)
+        };
+        let created = self.metadata.create_attachment(&new, None).await;
         let created = created.expect("there are no limits");
         let record = self.look(created.attachment_id).await;
         assert!(
@@ -133,7 +139,7 @@ impl World {
     async fn expire(&self) {
         // In the order of ids, like all who lock several.
         let age = "WITH aged AS (
-                SELECT attachment_id FROM attachments WHERE gone_at IS NULL AND random() < 0.7
+                SELECT attachment_id FROM attachments WHERE gone_at IS NULL AND random() < 0.9
                 ORDER BY attachment_id FOR UPDATE
             )
             UPDATE attachments SET expires_at = now() - interval '1 second'
