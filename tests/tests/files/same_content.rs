@@ -101,7 +101,6 @@ async fn devices_of_one_user_store_it_once_and_two_users_twice() {
 
 /// Each takes longer than it is told to wait when the other one is preferred.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "they stop each other until the slot has no tries left: who is stopped comes again and stops the other"]
 async fn two_devices_with_slow_links_come_to_an_end() {
     let system = System::shared().await;
     let media = system.up_file().media.expect("media runs");
