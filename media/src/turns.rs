@@ -118,7 +118,10 @@ impl Turns {
     fn stop_silent(&self, attachment_id: AttachmentId) -> Instant {
         let again = Instant::now() + SILENCE;
         let turns = self.0.lock();
-        let Some(holder) = turns.get(&attachment_id).and_then(|requests| requests.holder.as_ref()) else {
+        let Some(holder) = turns
+            .get(&attachment_id)
+            .and_then(|requests| requests.holder.as_ref())
+        else {
             return again;
         };
         let silent = *holder.heard.lock() + SILENCE;
