@@ -16,9 +16,8 @@ const SOON: Duration = Duration::from_secs(15);
 /// More than a part of S3, so that some of it is there and some of it lies with media.
 const LARGE: usize = 12_000_000;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s3_is_killed_and_comes_again() {
-    let mut seaweed = Seaweed::start_temp().await.expect("SeaweedFS starts");
+/// A system whose attachments lie in a bucket.
+pub(crate) fn over(seaweed: &Seaweed) -> (BlobStoreConfig, SystemOptions) {
     let mut config = BlobStoreConfig::folder(&std::env::temp_dir()).expect("the path is absolute");
     config.blob_store = format!("s3://{}/attachments", seaweed.bucket())
         .parse()
@@ -40,6 +39,13 @@ async fn s3_is_killed_and_comes_again() {
         ],
         ..SystemOptions::default()
     };
+    (config, options)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s3_is_killed_and_comes_again() {
+    let mut seaweed = Seaweed::start_temp().await.expect("SeaweedFS starts");
+    let (config, options) = over(&seaweed);
     let system = System::start(&options).await;
     let books = Books::with(&system, config);
     let uploader = Uploader::fresh(&system, "s3");

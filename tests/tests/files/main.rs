@@ -9,6 +9,7 @@ mod full;
 mod killed;
 mod media;
 mod postgres;
+mod redirects;
 mod removal;
 mod same_content;
 mod support;

@@ -114,6 +114,11 @@ impl Uploader {
         }
     }
 
+    /// What says who they are.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     async fn ask(&self, request: RequestBuilder) -> Result<Answer, String> {
         let began = Instant::now();
         let request = request.bearer_auth(&self.token).header("tus-resumable", "1.0.0");
