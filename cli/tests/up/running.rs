@@ -54,6 +54,7 @@ fn what_dies_is_started_again_and_data_stays() {
             "gateway-1",
             "gateway-2",
             "inbox-worker-1",
+            "media-1",
             "nats-1",
             "postgres"
         ]
