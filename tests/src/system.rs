@@ -235,7 +235,8 @@ impl System {
     /// Starts another gateway. `settings` are environment variables; an empty one is taken away.
     pub async fn extra_gateway(&self, settings: &[(&str, &str)]) -> ExtraGateway {
         let up = self.up_file();
-        let [listen, admin] = [free_port(), free_port()];
+        let ports = tidings_stack::free_ports(2).expect("loopback has free ports");
+        let (listen, admin) = (ports[0], ports[1]);
         let mut command = Command::new(Self::executable());
         command
             .arg("gateway")
@@ -292,12 +293,6 @@ impl Drop for ExtraGateway {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// A port that nobody listens on at this moment.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("it is bound").port()
 }
 
 /// Whether a URL answers 200. Plain HTTP/1.1 by hand: it is all that a probe needs.
