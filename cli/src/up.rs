@@ -12,11 +12,9 @@ mod stop;
 mod supervisor;
 mod system;
 
-use std::fmt;
 use std::process::ExitCode;
 
-use clap::ValueEnum;
-use tidings_service::EXIT_CODE_AT_ONCE;
+use tidings_service::{EXIT_CODE_AT_ONCE, Switch};
 
 use crate::DataDir;
 use say::say;
@@ -65,22 +63,6 @@ pub(crate) struct UpArgs {
     /// Whether each client has a durable consumer. Off is for large fleets.
     #[arg(long, value_enum, default_value_t = Switch::On, value_name = "on|off")]
     inbox_durables: Switch,
-}
-
-/// A setting with two values.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-enum Switch {
-    On,
-    Off,
-}
-
-impl fmt::Display for Switch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::On => "on",
-            Self::Off => "off",
-        })
-    }
 }
 
 fn nats_servers(text: &str) -> Result<usize, String> {

@@ -3,17 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::ValueEnum;
-use tidings_service::{AttachmentConfig, CommonConfig, TokenConfig};
-
-/// On or off.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
-}
+use tidings_service::{AttachmentConfig, CommonConfig, Switch, TokenConfig};
 
 /// Settings of `tidings gateway`.
 #[derive(Clone, Debug, clap::Args)]

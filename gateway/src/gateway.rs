@@ -7,7 +7,7 @@ use tidings_metadata::{AttachmentLimits, Metadata};
 use tidings_nats::{Bus, Invalidation, Topology};
 use tidings_protocol::Limits;
 use tidings_service::{
-    AttachmentConfig, BootId, Context, Forget, Invalidations, LivingWatch, Tasks, TokenVerifier,
+    AttachmentConfig, BootId, Context, Forget, Invalidations, LivingWatch, Switch, Tasks, TokenVerifier,
 };
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use crate::admission::Admission;
 use crate::changed_users::ChangedUsers;
 use crate::chats::{self, ChatCache};
 use crate::check;
-use crate::config::{GatewayConfig, Switch};
+use crate::config::GatewayConfig;
 use crate::confirm::Confirmer;
 use crate::doubts;
 use crate::ends::Ends;

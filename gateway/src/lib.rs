@@ -53,7 +53,7 @@ use tidings_service::{Context, Registration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{GatewayConfig, Switch};
+pub use config::GatewayConfig;
 
 /// Serves clients until the service is asked to stop, then sends them elsewhere.
 pub async fn run(config: GatewayConfig, context: Context) -> anyhow::Result<()> {

@@ -12,8 +12,8 @@ use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 use tidings_protocol::{ChatId, Error, ErrorCode, UserId};
+use tidings_service::Switch;
 
-use crate::config::Switch;
 use crate::hello::HELLO_TIMEOUT;
 
 /// How often buckets that are full again are forgotten.

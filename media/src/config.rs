@@ -3,19 +3,9 @@
 use std::net::SocketAddr;
 
 use axum::http::HeaderValue;
-use clap::ValueEnum;
 use tidings_blobs::BlobStoreConfig;
-use tidings_service::{AttachmentConfig, CommonConfig, TokenConfig};
+use tidings_service::{AttachmentConfig, CommonConfig, Switch, TokenConfig};
 use url::Url;
-
-/// On or off.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
-}
 
 /// Settings of `tidings media`.
 #[derive(Clone, Debug, clap::Args)]

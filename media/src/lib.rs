@@ -31,7 +31,7 @@ use tidings_service::{Context, Registration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{MediaConfig, Switch};
+pub use config::MediaConfig;
 pub use openapi::openapi;
 
 /// Of the drain timeout, for uploads that cannot be resumed elsewhere to come to their end.

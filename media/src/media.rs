@@ -6,12 +6,12 @@ use std::sync::Arc;
 use tidings_blobs::BlobStore;
 use tidings_metadata::{AttachmentLimits, CreateAttachmentError, CreatedAttachment, Metadata, NewAttachment};
 use tidings_protocol::check_name;
-use tidings_service::{Context, TokenVerifier};
+use tidings_service::{Context, Switch, TokenVerifier};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use crate::binding::Binding;
-use crate::config::{MediaConfig, Switch};
+use crate::config::MediaConfig;
 use crate::places::Places;
 use crate::refusal::Refusal;
 use crate::turns::Turns;

@@ -3,8 +3,10 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use tidings_service::Switch;
+
+use super::UpArgs;
 use super::say::say;
-use super::{Switch, UpArgs};
 
 /// Says that it is ready, where people and where programs look, and what to try.
 pub(crate) fn announce(ws: &[String], args: &UpArgs, took: Duration) {
