@@ -169,7 +169,7 @@ pub(crate) async fn put(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    let record = match slot(&media, &owner, &id, &headers).await {
+    let record = match slot_of_length(&media, &owner, &id, &headers).await {
         Ok(record) => record,
         Err(refusal) => return refused(&media, &headers, body, refusal),
     };
@@ -184,18 +184,25 @@ pub(crate) async fn put(
     }
 }
 
-async fn slot(
-    media: &Media,
-    owner: &UserId,
-    id: &str,
-    headers: &HeaderMap,
-) -> Result<AttachmentRecord, Refusal> {
+/// The slot, if it is this user's and not gone.
+pub(crate) async fn slot(media: &Media, owner: &UserId, id: &str) -> Result<AttachmentRecord, Refusal> {
     let id = parse_id(id)?;
     let standing = in_time(media.metadata.upload(id, owner)).await??;
     let record = standing.ok_or_else(Refusal::no_attachment)?.record;
     if record.gone {
         return Err(Refusal::attachment_gone());
     }
+    Ok(record)
+}
+
+/// The same, if the body has as many bytes as were announced.
+async fn slot_of_length(
+    media: &Media,
+    owner: &UserId,
+    id: &str,
+    headers: &HeaderMap,
+) -> Result<AttachmentRecord, Refusal> {
+    let record = slot(media, owner, id).await?;
     let length = content_length(headers)?;
     if length != record.size {
         let message = format!("{} bytes were announced, not {length}", record.size);

@@ -8,7 +8,7 @@ use tidings_metadata::{AttachmentRecord, Attempt, OpenUploadError};
 use tidings_protocol::{AttachmentId, UserId};
 
 use super::{UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET, checksum, is_part, metadata, number, told};
-use crate::attachments::{body_length, parse_id, refused};
+use crate::attachments::{body_length, refused, slot};
 use crate::bearer::Bearer;
 use crate::media::SharedMedia;
 use crate::openapi::TusFailures;
@@ -43,17 +43,6 @@ pub(crate) async fn standing(
     answer.insert(UPLOAD_LENGTH, record.size.into());
     answer.insert(UPLOAD_METADATA, metadata::write(&record));
     Ok((StatusCode::OK, answer).into_response())
-}
-
-/// The slot, if it is this user's and not gone.
-async fn slot(media: &SharedMedia, owner: &UserId, id: &str) -> Result<AttachmentRecord, Refusal> {
-    let id = parse_id(id)?;
-    let standing = in_time(media.metadata.upload(id, owner)).await??;
-    let record = standing.ok_or_else(Refusal::no_attachment)?.record;
-    if record.gone {
-        return Err(Refusal::attachment_gone());
-    }
-    Ok(record)
 }
 
 /// How many bytes the store has. Only the store knows: after a process was killed there is more than was noted. Whoever
