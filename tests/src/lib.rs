@@ -9,6 +9,7 @@ pub mod files_count;
 pub mod history;
 pub mod judge;
 pub mod proxy;
+mod sha256;
 mod stored;
 mod system;
 mod token;
@@ -16,6 +17,7 @@ pub mod workload;
 
 pub use device::{Device, Heard};
 pub use eventually::{PATIENCE, eventually};
+pub use sha256::sha256;
 pub use stored::Stored;
 pub use system::{ExtraGateway, System, SystemOptions};
 pub use token::{Identity, sign};

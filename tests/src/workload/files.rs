@@ -11,15 +11,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
-use ring::digest::{SHA256, digest};
 use tidings_client::Backoff;
-use tidings_protocol::{Attachment, AttachmentId, ChatId, ContentHash, CreateAttachment, UserId};
+use tidings_protocol::{Attachment, AttachmentId, ChatId, CreateAttachment, UserId};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(super) use fetch::fetch;
 pub(super) use upload::Upload;
+
+use crate::sha256::sha256;
 
 /// Requests at once. As many people ask at a time; the rest of the machine is for the servers.
 const AT_ONCE: usize = 16;
@@ -66,18 +67,12 @@ impl File {
     pub(super) fn announced(self, id: u64) -> CreateAttachment {
         CreateAttachment {
             id,
-            hash: sha256(&self.bytes()),
+            hash: sha256(&self.bytes()).to_string(),
             size: self.size as u64,
             content_type: "application/octet-stream".to_owned(),
             name: None,
         }
     }
-}
-
-/// SHA-256, as frames have it.
-fn sha256(bytes: &[u8]) -> String {
-    let hash = digest(&SHA256, bytes);
-    ContentHash(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")).to_string()
 }
 
 /// What all transfers share.

@@ -66,15 +66,7 @@ async fn s3_is_killed_and_comes_again() {
     let uploads = [(Way::Tus, resumed_id, &resumed), (Way::Put, put_id, &put)];
     let mut requests = Vec::new();
     for (way, id, file) in uploads {
-        let (mut feeder, body) = fed();
-        let request = tokio::spawn({
-            let (uploader, file) = (uploader.clone(), file.clone());
-            async move { uploader.send(way, id, &file, 0, body).await }
-        });
-        assert!(
-            feed(&mut feeder, file.bytes.slice(..10_000_000)).await,
-            "media reads"
-        );
+        let (feeder, request) = uploader.begin(way, id, file, 10_000_000).await;
         requests.push((way, id, file, feeder, request));
     }
     until_a_part_has_arrived(&books, resumed_id).await;

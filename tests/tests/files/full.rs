@@ -5,7 +5,7 @@ use tidings_tests::faults::Disk;
 use tidings_tests::{System, SystemOptions};
 
 use crate::support::{Books, seeded};
-use crate::uploader::{Answer, File, Uploader, Way, fed, feed};
+use crate::uploader::{Answer, File, Uploader, Way, feed};
 
 /// Enough for everything here, and filled in a moment.
 const DISK_MIB: u32 = 48;
@@ -51,15 +51,7 @@ async fn a_full_store_says_so_and_goes_on() {
     let uploads = [(Way::Tus, resumed_id, &resumed), (Way::Put, put_id, &put)];
     let mut requests = Vec::new();
     for (way, id, file) in uploads {
-        let (mut feeder, body) = fed();
-        let request = tokio::spawn({
-            let (uploader, file) = (uploader.clone(), file.clone());
-            async move { uploader.send(way, id, &file, 0, body).await }
-        });
-        assert!(
-            feed(&mut feeder, file.bytes.slice(..2_500_000)).await,
-            "media reads"
-        );
+        let (feeder, request) = uploader.begin(way, id, file, 2_500_000).await;
         books.until_written(id, 1).await;
         requests.push((way, id, file, feeder, request));
     }

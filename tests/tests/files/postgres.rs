@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use crate::removal::workers_are_killed_while_they_remove;
 use crate::support::{Books, seeded};
-use crate::uploader::{File, Uploader, Way, fed, feed};
+use crate::uploader::{File, Uploader, Way, feed};
 
 /// For an answer while Postgres is silent: what was being asked is given up after 15 s.
 const SOON: Duration = Duration::from_secs(20);
@@ -49,15 +49,7 @@ async fn postgres_is_frozen(system: &System) {
     let uploads = [(Way::Put, put_id, &put), (Way::Tus, resumed_id, &resumed)];
     let mut requests = Vec::new();
     for (way, id, file) in uploads {
-        let (mut feeder, body) = fed();
-        let request = tokio::spawn({
-            let (uploader, file) = (uploader.clone(), file.clone());
-            async move { uploader.send(way, id, &file, 0, body).await }
-        });
-        assert!(
-            feed(&mut feeder, file.bytes.slice(..1_000_000)).await,
-            "media reads"
-        );
+        let (feeder, request) = uploader.begin(way, id, file, 1_000_000).await;
         books.until_written(id, 1).await;
         requests.push((feeder, request));
     }
@@ -110,15 +102,7 @@ async fn postgres_is_killed(system: &System) {
     ];
     let mut requests = Vec::new();
     for (way, id, file) in uploads {
-        let (mut feeder, body) = fed();
-        let request = tokio::spawn({
-            let (uploader, file) = (uploader.clone(), file.clone());
-            async move { uploader.send(way, id, &file, 0, body).await }
-        });
-        assert!(
-            feed(&mut feeder, file.bytes.slice(..1_000_000)).await,
-            "media reads"
-        );
+        let (feeder, request) = uploader.begin(way, id, file, 1_000_000).await;
         books.until_written(id, 1).await;
         requests.push((file, feeder, request));
     }

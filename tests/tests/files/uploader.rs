@@ -12,9 +12,9 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, RngExt as _};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Body, RequestBuilder};
-use ring::digest::{SHA256, digest};
 use tidings_protocol::{AttachmentId, ContentHash};
-use tidings_tests::{Identity, System};
+use tidings_tests::{Identity, System, sha256};
+use tokio::task::JoinHandle;
 
 /// Longer than anything may take: what has no answer by then hangs.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -33,11 +33,9 @@ impl File {
     pub(crate) fn random(rng: &mut StdRng, size: usize) -> Self {
         let mut bytes = vec![0; size];
         rng.fill_bytes(&mut bytes);
-        let hash = digest(&SHA256, &bytes);
-        let hash = ContentHash(hash.as_ref().try_into().expect("SHA-256 has 32 bytes"));
         Self {
+            hash: sha256(&bytes),
             bytes: bytes.into(),
-            hash,
         }
     }
 
@@ -181,6 +179,23 @@ impl Uploader {
         };
         let length = file.size() - offset;
         self.ask(request.header(CONTENT_LENGTH, length).body(body)).await
+    }
+
+    /// Begins an upload, of which so many bytes have been taken. The rest is the caller's to feed.
+    pub(crate) async fn begin(
+        &self,
+        way: Way,
+        id: AttachmentId,
+        file: &File,
+        taken: usize,
+    ) -> (Feeder, JoinHandle<Result<Answer, String>>) {
+        let (mut feeder, body) = fed();
+        let request = tokio::spawn({
+            let (uploader, file) = (self.clone(), file.clone());
+            async move { uploader.send(way, id, &file, 0, body).await }
+        });
+        assert!(feed(&mut feeder, file.bytes.slice(..taken)).await, "media reads");
+        (feeder, request)
     }
 
     /// Uploads everything that is missing.

@@ -1,25 +1,18 @@
 //! Files: announced to the gateway, uploaded to media, named in a message, and read by those who got it.
 
 use reqwest::StatusCode;
-use ring::digest::{SHA256, digest};
 use tidings_protocol::{
-    AttachmentId, ChatId, Codec, ContentHash, CreateAttachment, Error, ErrorCode, MessageId, Operation,
-    Reply, SendMessage,
+    AttachmentId, ChatId, Codec, CreateAttachment, Error, ErrorCode, MessageId, Operation, Reply, SendMessage,
 };
-use tidings_tests::{Device, Identity, System};
+use tidings_tests::{Device, Identity, System, sha256};
 use uuid::Uuid;
-
-fn hex(bytes: &[u8]) -> String {
-    let hash = digest(&SHA256, bytes);
-    ContentHash(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")).to_string()
-}
 
 async fn announce(device: &mut Device, content: &[u8]) -> Result<Reply, Error> {
     let id = device.id();
     device
         .request(CreateAttachment {
             id,
-            hash: hex(content),
+            hash: sha256(content).to_string(),
             size: content.len() as u64,
             content_type: "text/plain".to_owned(),
             name: Some("note.txt".to_owned()),
@@ -128,7 +121,7 @@ async fn who_got_the_message_can_read_it_and_nobody_else() {
         assert_eq!((file.attachment_id, file.size), (id, content.len() as u64));
         assert_eq!(
             (file.hash.clone(), file.name.as_deref()),
-            (hex(content), Some("note.txt"))
+            (sha256(content).to_string(), Some("note.txt"))
         );
         assert_eq!(get(system, device, id).await, (StatusCode::OK, content.to_vec()));
     }
@@ -212,7 +205,7 @@ async fn what_is_gone_or_too_large_is_refused_for_that() {
 
     let request = CreateAttachment {
         id: alice.id(),
-        hash: hex(b""),
+        hash: sha256(b"").to_string(),
         size: u64::from(u32::MAX),
         content_type: "text/plain".to_owned(),
         name: None,

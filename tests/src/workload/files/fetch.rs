@@ -8,8 +8,9 @@ use reqwest::StatusCode;
 use tidings_protocol::Attachment;
 use tokio::time::sleep;
 
-use super::{RETRY, sha256};
+use super::RETRY;
 use crate::history::{ConnectionRecorder, Fetch, RecordedConnection};
+use crate::sha256::sha256;
 use crate::token::Identity;
 use crate::workload::Shared;
 
@@ -115,7 +116,7 @@ async fn ask(shared: &Shared, identity: &Identity, attachment: &Attachment) -> R
             attachment.size
         )));
     }
-    if sha256(&whole) != attachment.hash {
+    if sha256(&whole).to_string() != attachment.hash {
         return Ok(Fetch::Wrong("another hash".to_owned()));
     }
     Ok(Fetch::Whole)

@@ -13,8 +13,9 @@ use tidings_protocol::{Attachment, AttachmentId, MessageId, Reply};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::{Errand, RETRY, fetch, sha256};
+use super::{Errand, RETRY, fetch};
 use crate::history::Happening;
+use crate::sha256::sha256;
 use crate::token::Identity;
 use crate::workload::Shared;
 use crate::workload::device::Command;
@@ -210,7 +211,7 @@ impl Upload {
                 attachment_id: self.attachment_id,
                 size: self.bytes.len() as u64,
                 content_type: String::new(),
-                hash: sha256(&self.bytes),
+                hash: sha256(&self.bytes).to_string(),
                 name: None,
             };
             fetch::probe(&self.shared, stranger, attachment);
