@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -89,6 +90,7 @@ where
     let conditions = Conditions::default();
     let nats_condition = conditions.require("nats");
     let postgres_condition = conditions.require("postgres");
+    let service_condition = conditions.require("service");
     let stop_requests = StopRequests::new().context("cannot listen for signals")?;
     tokio::spawn(obey(stop_requests, stopping.clone(), config.drain_timeout));
 
@@ -139,7 +141,8 @@ where
         conditions,
         tasks: tasks.clone(),
     };
-    let service = ending(service(context), &stopping, &ended);
+    let service = begun(service(context), service_condition);
+    let service = ending(service, &stopping, &ended);
     let result = drain(service, &tasks, &stopping, config.drain_timeout).await;
     // What the tasks published last is on its way before the process ends.
     let flushed = tokio::time::timeout(FLUSH_TIMEOUT, nats.client().flush()).await;
@@ -163,6 +166,20 @@ async fn prepare(bus: &Bus, metadata: &Metadata, postgres: &Condition) -> anyhow
     };
     postgres::wait_for_schema(metadata, postgres).await?;
     Ok(topology)
+}
+
+/// The service, and the condition that it has begun: from then on it is ready by the conditions that it has asked for
+/// itself, of which nobody knew before.
+async fn begun<T>(service: impl Future<Output = T>, condition: Condition) -> T {
+    let mut service = std::pin::pin!(service);
+    let first = std::future::poll_fn(|context| Poll::Ready(service.as_mut().poll(context))).await;
+    match first {
+        Poll::Ready(result) => result,
+        Poll::Pending => {
+            condition.holds();
+            service.await
+        }
+    }
 }
 
 /// The service, and the end of what works for it. One that returns by itself takes its tasks along.
@@ -249,5 +266,30 @@ async fn watch_connection(nats: NatsConnection, condition: Condition) {
         if state.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_is_ready_before_the_service_has_said_what_it_takes() {
+        let conditions = Conditions::default();
+        let condition = conditions.require("service");
+        let ours = conditions.clone();
+        let service = begun(
+            async move {
+                let listening = ours.require("listening");
+                tokio::task::yield_now().await;
+                assert!(!ours.hold(), "it does not listen yet");
+                listening.holds();
+                assert!(ours.hold());
+            },
+            condition,
+        );
+        assert!(!conditions.hold(), "it has not begun");
+        service.await;
+        assert!(conditions.hold());
     }
 }
