@@ -8,7 +8,7 @@ use tidings_client::attachments::DownloadError;
 use tidings_client::{Client, Options, Tokens};
 use tidings_protocol::{Attachment, ServerFrame};
 use tidings_tests::proxy::{Mode, Proxy};
-use tidings_tests::{Device, Identity, System};
+use tidings_tests::{Device, Identity, System, SystemOptions};
 
 use crate::terminal::Terminal;
 
@@ -64,7 +64,8 @@ fn saved(folder: &Path, line: &str) -> PathBuf {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_file_arrives_whatever_happens_on_its_way_and_no_stranger_gets_it() {
-    let system = System::shared().await;
+    // Of its own: what media has taken is counted, and others upload as well.
+    let system = &System::start(&SystemOptions::default()).await;
     let media = system.up_file().media.expect("media runs");
     let media = media
         .strip_prefix("http://")
