@@ -55,6 +55,10 @@ pub(crate) struct InboxSession<B> {
     reading: Option<UnderWay>,
     /// Something may be stored that was not delivered: a reading must begin after this.
     doubt: bool,
+    /// There is doubt, since what was read or told last used up the room there was: half of the window must be free, or some time have passed,
+    /// before it is read for. For any other doubt the room there is will do: the client may be waiting for just that
+    /// before it confirms anything.
+    starved: bool,
     fence_passed: bool,
     /// Notices that came while a reading was under way, in the order they came.
     held_back: Vec<Stored<B>>,
@@ -71,6 +75,7 @@ impl<B> InboxSession<B> {
             shown: Shown::new(),
             reading: None,
             doubt: false,
+            starved: false,
             fence_passed: false,
             held_back: Vec::new(),
         }
@@ -92,6 +97,7 @@ impl<B> InboxSession<B> {
             } => self.read(entries, through, complete, actions),
             Input::Checked(last) if last > self.floor => self.doubt(),
             Input::Checked(_) => {}
+            Input::Waited => self.starved = false,
             Input::Received(delivery) => match self.window.confirm(delivery) {
                 Some(sequence) => actions.push(Action::Delete { sequence }),
                 None => actions.push(Action::UnknownDelivery(delivery)),
@@ -108,7 +114,12 @@ impl<B> InboxSession<B> {
 
     /// Whether the client must confirm before anything more is delivered.
     pub(crate) fn is_full(&self) -> bool {
-        self.window.is_full()
+        self.window.is_full() || (self.doubt && !self.window.has_room_for_any())
+    }
+
+    /// Whether there may be something to read and is room for it, and it is waited for more.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.starved && self.window.has_room_for_any()
     }
 
     /// Whether notices are delivered.
@@ -145,6 +156,7 @@ impl<B> InboxSession<B> {
 
     fn deliver_live(&mut self, stored: Stored<B>, actions: &mut Vec<Action<B>>) {
         if !self.fits(&stored) {
+            self.starved = true;
             self.doubt();
             return;
         }
@@ -184,7 +196,7 @@ impl<B> InboxSession<B> {
 
     fn read(&mut self, entries: Vec<Stored<B>>, through: u64, complete: bool, actions: &mut Vec<Action<B>>) {
         let reading = self.reading.take().expect("a reading ends that was asked for");
-        let mut fits = true;
+        let (mut fits, mut used) = (true, false);
         for stored in entries {
             if stored.sequence <= self.floor {
                 continue;
@@ -198,12 +210,14 @@ impl<B> InboxSession<B> {
                 }
                 self.floor = stored.sequence;
                 self.deliver(stored, actions);
+                used = true;
             }
         }
         if fits {
             self.floor = self.floor.max(through);
         }
         let everything = fits && complete;
+        self.starved = !everything && (used || !fits);
         if everything {
             self.floor = self.floor.max(reading.known);
         } else {
@@ -232,10 +246,12 @@ impl<B> InboxSession<B> {
     }
 
     fn read_if_due(&mut self, actions: &mut Vec<Action<B>>) {
-        if !self.doubt || self.reading.is_some() || !self.window.is_half_free() {
+        let has_room = self.window.is_half_free() || (self.window.has_room_for_any() && !self.starved);
+        if !self.doubt || self.reading.is_some() || !has_room {
             return;
         }
         self.doubt = false;
+        self.starved = false;
         self.reading = Some(UnderWay {
             known: self.known,
             after_fence: self.fence_passed,

@@ -35,7 +35,7 @@ const PING_AFTER: Duration = Duration::from_secs(PING_SECONDS);
 const EXPIRY_NOTICE: Duration = Duration::from_mins(1);
 /// After so long a full window is worth a notice.
 const WINDOW_FULL_NOTICE: Duration = Duration::from_secs(30);
-/// How often a session reads that not every worker knows of yet.
+/// How often a session reads that not every worker knows of yet, or whose client leaves most of its window unconfirmed.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a restarting gateway waits for the answers of what is under way.
 const LAST_REPLIES_TIMEOUT: Duration = Duration::from_secs(3);
@@ -417,7 +417,7 @@ impl Session {
         if let Some(since) = self.full_since {
             deadline = deadline.min(since + WINDOW_FULL_NOTICE);
         }
-        if self.must_read() {
+        if self.must_read() || self.inbox.waits_for_room() {
             deadline = deadline.min(self.read_at + CATCH_UP_INTERVAL);
         }
         deadline
@@ -468,9 +468,15 @@ impl Session {
             };
             self.wire.write(&notice.into());
         }
-        if self.must_read() && now >= self.read_at + CATCH_UP_INTERVAL {
-            self.read_at = now;
-            self.inbox.handle(Input::Doubt, &mut self.actions);
+        if now >= self.read_at + CATCH_UP_INTERVAL {
+            if self.must_read() {
+                self.read_at = now;
+                self.inbox.handle(Input::Doubt, &mut self.actions);
+            }
+            if self.inbox.waits_for_room() {
+                self.read_at = now;
+                self.inbox.handle(Input::Waited, &mut self.actions);
+            }
         }
         Ok(())
     }

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 
 use tidings_protocol::{WINDOW_BYTES_MAX, WINDOW_MAX};
 
-/// An entry holds little more than the frame it came in: when half of the window is free, the next one fits, and no
-/// reading for it is in vain.
-const _: () = assert!(tidings_protocol::MESSAGE_BYTES_MAX + 32_768 <= WINDOW_BYTES_MAX / 2);
+/// No entry is larger: it holds little more than the frame it came in.
+const ENTRY_BYTES_MAX: usize = tidings_protocol::MESSAGE_BYTES_MAX + 32_768;
+
+/// When half of the window is free, the next one fits, and no reading for it is in vain.
+const _: () = assert!(ENTRY_BYTES_MAX <= WINDOW_BYTES_MAX / 2);
 
 /// An unconfirmed delivery.
 #[derive(Copy, Clone, Debug)]
@@ -106,7 +108,12 @@ impl Window {
         (!sequences.is_empty()).then_some(sequences)
     }
 
-    /// The next delivery would not fit.
+    /// Whether the next delivery fits, whatever it is.
+    pub(crate) fn has_room_for_any(&self) -> bool {
+        self.has_room(ENTRY_BYTES_MAX)
+    }
+
+    /// No delivery fits, however small.
     pub(crate) fn is_full(&self) -> bool {
         !self.has_room(1)
     }

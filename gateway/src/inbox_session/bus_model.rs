@@ -85,6 +85,8 @@ pub(super) enum Move {
     Check { behind: usize },
     /// The gateway was reconnected, or the session has waited long for the fence.
     Doubt,
+    /// The session has waited for more room than there is.
+    Wait,
     /// The client connects again; the older session ends.
     Replace,
 }
@@ -166,6 +168,13 @@ impl World {
             Move::Doubt => {
                 self.gateway.doubt();
                 true
+            }
+            Move::Wait => {
+                let waits = self.session.waits_for_room() && !self.is_full();
+                if waits {
+                    self.tell(Input::Waited);
+                }
+                waits
             }
             Move::Replace => self.replace(),
         }
@@ -303,26 +312,47 @@ impl World {
         true
     }
 
-    /// Everybody is well again: runs until nothing moves, and says whether everything came to its end.
+    /// Everybody is well again: runs until nothing moves, and checks that everything came to its end, also where the
+    /// client waits for more before it confirms anything.
     pub(super) fn settle(&mut self) {
-        self.settle_some();
+        self.clone().settle_with(false);
+        self.settle_with(true);
+    }
+
+    fn settle_with(&mut self, confirming: bool) {
+        self.settle_some(confirming);
         // What a worker stored and did not tell of, the next one tells of when it works on the event; if there is one.
         self.untold |= self.workers.iter().all(|worker| !worker.registered);
         if self.untold {
             // What nobody tells of is found by the check.
             self.apply(Move::Check { behind: 0 });
-            self.settle_some();
+            self.settle_some(confirming);
         }
-        self.check_settled();
+        if confirming {
+            self.check_settled();
+        } else {
+            self.check_delivered();
+        }
     }
 
-    fn settle_some(&mut self) {
+    fn settle_some(&mut self, confirming: bool) {
         for _ in 0..100 {
-            if self.is_calm() && self.is_done() {
+            let done = if confirming {
+                self.is_done() && self.client.outstanding.is_empty()
+            } else {
+                self.is_full() || (self.is_done() && !self.session.waits_for_room())
+            };
+            if done && self.is_calm() {
                 return;
             }
             self.settle_workers();
             self.settle_session();
+            if confirming {
+                self.apply(Move::ConfirmThrough { place: usize::MAX });
+            } else {
+                self.apply(Move::Wait);
+            }
+            while self.apply(Move::Delete { place: 0 }) {}
         }
         panic!("it does not come to rest: {:?}", self.session);
     }
@@ -336,18 +366,31 @@ impl World {
         });
         self.apply(Move::Finish);
         self.apply(Move::Return);
-        self.apply(Move::ConfirmThrough { place: usize::MAX });
-        while self.apply(Move::Delete { place: 0 }) {}
     }
 
     /// Nothing is under way at the session.
     fn is_calm(&self) -> bool {
-        self.inbox.is_calm() && self.gateway.is_calm() && self.client.outstanding.is_empty()
+        self.inbox.is_calm() && self.gateway.is_calm()
     }
 
     /// The workers have done everything, and the gateway has heard it.
     fn is_done(&self) -> bool {
         self.session.is_live() && self.are_workers_done()
+    }
+
+    /// Whatever there is room for is delivered.
+    fn check_delivered(&self) {
+        let mut stored = self.inbox.readable(..);
+        let waits = stored.any(|sequence| !self.client.delivered.contains(&sequence));
+        assert!(
+            !waits || self.is_full(),
+            "the client is to wait, and nobody says so"
+        );
+    }
+
+    /// The client must confirm something. An entry that is larger than real ones is not waited for in vain.
+    fn is_full(&self) -> bool {
+        self.session.is_full() || !self.session.window.has_room(self.bytes)
     }
 
     fn check_settled(&self) {

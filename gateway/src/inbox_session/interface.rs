@@ -24,6 +24,8 @@ pub(crate) enum Input<B> {
     FencePassed,
     /// The last sequence that is stored in the inbox.
     Checked(u64),
+    /// There has been room for some time, and nothing was read.
+    Waited,
     /// The client has confirmed one delivery.
     Received(u64),
     /// The client has confirmed everything up to a delivery.

@@ -229,7 +229,9 @@ fn a_full_window_is_read_for_once_half_of_it_is_free() {
     }
     assert!(session.is_full());
     assert_eq!(run(&mut session, notice(257)), []);
+    assert!(!session.waits_for_room(), "there is none");
     assert_eq!(run(&mut session, Input::ReceivedThrough(127)).len(), 127);
+    assert!(session.waits_for_room());
     let actions = run(&mut session, Input::Received(128));
     let expected = Reading {
         from: 1,
@@ -259,6 +261,71 @@ fn a_full_window_is_read_for_once_half_of_it_is_free() {
     );
     assert_eq!(actions, [deliver(257, 257)]);
     assert_eq!(session.floor, 257);
+}
+
+/// Whoever confirms only when its window is full, or in larger steps than is advised, is not left waiting.
+#[test]
+fn a_doubt_is_read_for_while_there_is_room() {
+    let mut session = live();
+    for sequence in 1..=200 {
+        run(&mut session, notice(sequence));
+    }
+    let expected = Reading {
+        from: 1,
+        count: 56 + 200,
+        bytes: 262_144 - 200 * 10,
+    };
+    assert_eq!(run(&mut session, Input::Doubt), [Action::Read(expected)]);
+    let sequences: Vec<u64> = (1..=202).collect();
+    let delivered = [deliver(201, 201), deliver(202, 202)];
+    assert_eq!(run(&mut session, read_of(&sequences, true)), delivered);
+    // Where the room was used up by a reading, it is waited for more: but not for ever.
+    run(&mut session, Input::Doubt);
+    let sequences: Vec<u64> = (203..=250).collect();
+    assert_eq!(run(&mut session, read_of(&sequences, false)).len(), 48);
+    assert!(session.waits_for_room());
+    assert_eq!(run(&mut session, Input::Received(7)).len(), 1);
+    let actions = run(&mut session, Input::Waited);
+    assert!(matches!(
+        actions[..],
+        [Action::Read(Reading {
+            from: 251,
+            count: 6,
+            ..
+        })]
+    ));
+    assert!(!session.waits_for_room());
+}
+
+/// What is read again and was delivered before uses no room, and is gone on from at once.
+#[test]
+fn what_was_delivered_is_read_past_at_once() {
+    let mut session = live();
+    for sequence in 1..=200 {
+        run(&mut session, notice(sequence));
+    }
+    run(&mut session, Input::Doubt);
+    let sequences: Vec<u64> = (1..=150).collect();
+    let actions = run(&mut session, read_of(&sequences, false));
+    assert!(matches!(actions[..], [Action::Read(Reading { from: 151, .. })]));
+}
+
+#[test]
+fn a_client_is_told_that_its_window_is_full_when_nothing_more_comes() {
+    let large = |sequence| Stored {
+        bytes: 60_000,
+        ..stored(sequence)
+    };
+    let mut session = live();
+    for sequence in 1..=3 {
+        run(&mut session, Input::Notice(large(sequence)));
+    }
+    assert!(!session.is_full(), "the next one may be small");
+    assert_eq!(run(&mut session, Input::Doubt), []);
+    assert!(session.is_full());
+    let actions = run(&mut session, Input::Received(1));
+    assert!(matches!(actions[..], [Action::Delete { .. }, Action::Read(_)]));
+    assert!(!session.is_full());
 }
 
 #[test]

@@ -259,6 +259,23 @@ fn a_window_of_one() {
 }
 
 #[test]
+fn a_window_that_is_more_than_half_full() {
+    let bounds = Bounds {
+        events: 4,
+        doubts: 1,
+        ..Bounds::default()
+    };
+    let eager = [
+        Move::Store { worker: 0, chat: 0 },
+        Move::Notify { worker: 0, chat: 0 },
+        Move::Hear { worker: 0 },
+        Move::Mail,
+        Move::Delete { place: 0 },
+    ];
+    search("half", live(1, 1, WINDOW_BYTES_MAX / 5), bounds, &eager);
+}
+
+#[test]
 fn workers_that_die() {
     let bounds = Bounds {
         events: 1,

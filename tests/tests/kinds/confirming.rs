@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use tidings_nats::{Bus, Inbox, Topology, inbox_stream};
+use tidings_protocol::WINDOW_MAX;
 use tidings_tests::{Device, Stored, System, eventually};
 
 use crate::support::{SPOILED, hear, person, say_many};
@@ -38,6 +39,37 @@ async fn what_is_deleted_already_is_deleted() {
             assert_eq!(deleted, Ok(()), "{sequence}, the {time} time");
         }
     }
+}
+
+/// PROTOCOL advises to confirm every 64 deliveries; who waits for a whole window is not kept waiting for its rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_confirms_a_window_at_a_time_hears_everything() {
+    /// More than half a window.
+    const FIRST: usize = 150;
+    /// Each is in a partition of its own, mostly: what is told of it first is a reason to read.
+    const CHATS: usize = 10;
+    let system = System::shared().await;
+    let mut bob = Device::of(system, &person("bob", false)).await;
+    let mut chats = Vec::new();
+    for _ in 0..CHATS {
+        let mut alice = Device::of(system, &person("alice", false)).await;
+        let chat_id = alice.direct_chat(&bob.user_id()).await;
+        chats.push((alice, chat_id));
+    }
+    let (alice, chat_id) = &mut chats[0];
+    say_many(alice, *chat_id, FIRST).await;
+    hear(&mut bob, FIRST).await;
+    for (alice, chat_id) in &mut chats[1..] {
+        alice.say(*chat_id, "hello").await;
+        bob.message().await;
+    }
+    let (alice, chat_id) = &mut chats[0];
+    let rest = WINDOW_MAX - FIRST - 2 * CHATS;
+    say_many(alice, *chat_id, WINDOW_MAX).await;
+    let heard = hear(&mut bob, rest).await;
+    bob.confirm_through(heard.last().expect("there are some").delivery)
+        .await;
+    hear(&mut bob, WINDOW_MAX - rest).await;
 }
 
 /// One stream of inboxes refuses to delete: whoever is in another one notices nothing.
