@@ -3,9 +3,11 @@
 
 mod bench;
 mod chat;
+mod confirm;
 mod data_dir;
 mod dead_letters;
 mod decode;
+mod hands;
 mod look;
 mod print;
 mod setup;
@@ -46,6 +48,10 @@ enum Command {
     Inbox(look::InboxArgs),
     ChatInfo(look::ChatInfoArgs),
     Clients(look::ClientsArgs),
+    Kick(hands::KickArgs),
+    Remove(hands::RemoveArgs),
+    Suspend(hands::SuspendArgs),
+    Resume(hands::ResumeArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Decode(decode::DecodeArgs),
     Bench(bench::BenchArgs),
@@ -71,6 +77,10 @@ pub fn main() -> ExitCode {
         Command::Inbox(args) => look::inbox(&args),
         Command::ChatInfo(args) => look::chat_info(&args),
         Command::Clients(args) => look::clients(&args),
+        Command::Kick(args) => hands::kick(&args),
+        Command::Remove(args) => hands::remove(&args),
+        Command::Suspend(args) => hands::suspend(&args),
+        Command::Resume(args) => hands::resume(&args),
         Command::DeadLetters(args) => dead_letters::main(args),
         Command::Decode(args) => decode::main(&args),
         Command::Bench(args) => bench::main(args),

@@ -1,9 +1,10 @@
-//! Looking inside a running system: what the operators' commands share. Those of this module read, and change nothing.
+//! Looking inside a running system: what the operators' commands share. Those of this module read, and change nothing; `hands`
+//! has those that do.
 
 mod chat_info;
-mod clients;
-mod inbox;
-mod presence;
+pub(crate) mod clients;
+pub(crate) mod inbox;
+pub(crate) mod presence;
 mod where_user;
 
 use std::process::ExitCode;
@@ -64,7 +65,7 @@ fn only_connections(argument: Arg) -> Arg {
 pub(crate) struct Look {
     pub(crate) bus: Bus,
     pub(crate) topology: Topology,
-    metadata: Metadata,
+    pub(crate) metadata: Metadata,
     /// Postgres' clock when the command began; ages are told by it.
     now: Timestamp,
     /// The connection, which ends with this.

@@ -4,9 +4,7 @@
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
-use tidings_nats::{
-    ApiError, Bus, CloseReason, CloseRequest, PublishError, SESSIONS, SessionKey, close_subject,
-};
+use tidings_nats::{ApiError, Bus, CloseReason, CloseRequest, PublishError, SESSIONS, SessionKey};
 use tidings_protocol::ClientId;
 
 use crate::sessions::Written;
@@ -112,14 +110,7 @@ pub(crate) async fn close_elsewhere(bus: &Bus, client_id: ClientId, key: &Sessio
         connection: Some(key.connection),
         reason,
     };
-    let request = async_nats::Request::new()
-        .payload(request.encode())
-        .timeout(Some(CLOSE_TIMEOUT));
-    if let Err(error) = bus
-        .client()
-        .send_request(close_subject(&key.gateway), request)
-        .await
-    {
+    if let Err(error) = bus.request_close(&key.gateway, &request, CLOSE_TIMEOUT).await {
         tracing::debug!(client.id = %client_id, gateway = key.gateway, %error, "no word from the old gateway");
     }
 }

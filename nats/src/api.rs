@@ -275,7 +275,13 @@ impl Bus {
         Ok(answer.purged)
     }
 
-    async fn raw(&self, subject: String, payload: Bytes, timeout: Duration) -> Result<Bytes, ApiError> {
+    /// A request to any subject, with any body.
+    pub(crate) async fn raw(
+        &self,
+        subject: String,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, ApiError> {
         if !self.connected() {
             return Err(ApiError::Disconnected);
         }

@@ -1,9 +1,13 @@
 //! What one gateway asks of another: to close a connection. Core NATS, on `close.<gateway>`, answered when done.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidings_protocol::ClientId;
 
+use crate::api::{ApiError, Bus};
+use crate::subject::close_subject;
 use crate::wire::{self, WireError};
 
 /// Why a connection is to be closed.
@@ -39,5 +43,19 @@ impl CloseRequest {
     /// From `close.<gateway>`.
     pub fn decode(payload: &[u8]) -> Result<Self, WireError> {
         wire::decode(payload)
+    }
+}
+
+impl Bus {
+    /// Asks a gateway to close a connection. Its answer says that it is closed, or was not there.
+    pub async fn request_close(
+        &self,
+        gateway: &str,
+        request: &CloseRequest,
+        timeout: Duration,
+    ) -> Result<(), ApiError> {
+        self.raw(close_subject(gateway), request.encode(), timeout)
+            .await?;
+        Ok(())
     }
 }

@@ -1,11 +1,9 @@
 //! `tidings dead-letters drop`.
 
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use anyhow::bail;
-
 use super::{Letter, Which, done, remove};
+use crate::confirm::confirm;
 use crate::look::LookArgs;
 use crate::print;
 
@@ -29,7 +27,7 @@ pub(super) fn main(args: &DropArgs) -> ExitCode {
         let letters: Vec<Letter> = args.which.find(&look).await?.iter().map(Letter::of).collect();
         let count = print::count(letters.len() as u64, "dead letter", "dead letters");
         if !args.yes && !letters.is_empty() {
-            confirm(&count)?;
+            confirm(&format!("drop {count} for good"))?;
         }
         for letter in &letters {
             remove(&look, letter.sequence).await?;
@@ -40,20 +38,4 @@ pub(super) fn main(args: &DropArgs) -> ExitCode {
             print::text(&format!("{count} dropped\n"))
         }
     })
-}
-
-/// Asks at the terminal. Without one there is nobody to say yes.
-fn confirm(count: &str) -> anyhow::Result<()> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        bail!("{count} would be dropped for good; --yes does it without asking");
-    }
-    eprint!("Drop {count} for good? [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    stdin.lock().read_line(&mut answer)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => bail!("nothing was dropped"),
-    }
 }

@@ -144,7 +144,7 @@ async fn find(look: &Look, args: &InboxArgs) -> anyhow::Result<Found> {
 }
 
 /// The client's subject and, if it inherits, that of `first`.
-fn subjects(look: &Look, client_id: ClientId, record: &ClientRecord) -> Vec<String> {
+pub(crate) fn subjects(look: &Look, client_id: ClientId, record: &ClientRecord) -> Vec<String> {
     let mut subjects = vec![inbox_subject(
         &look.topology,
         &record.user,
