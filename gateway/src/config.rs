@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tidings_service::{AttachmentConfig, CommonConfig, Switch, TokenConfig};
+use tidings_service::{AttachmentConfig, CommonConfig, ProxyProtocol, Switch, TokenConfig};
 
 /// Settings of `tidings gateway`.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,6 +26,20 @@ pub struct GatewayConfig {
         value_name = "ADDRESS"
     )]
     pub listen: SocketAddr,
+
+    /// Whether a load balancer says by PROXY protocol v2 whose each connection is, so that limits and logs see the clients'
+    /// addresses.
+    ///
+    /// `required` closes what does not begin with such a header. Nobody but the balancer may reach the port then, since
+    /// whoever does can say any address.
+    #[arg(
+        long,
+        env = "TIDINGS_PROXY_PROTOCOL",
+        value_enum,
+        default_value = "off",
+        value_name = "off|required"
+    )]
+    pub proxy_protocol: ProxyProtocol,
 
     /// The rates of PROTOCOL §6. `off` is for load tests: then one client can keep everybody waiting.
     #[arg(
@@ -61,7 +75,7 @@ pub struct GatewayConfig {
 
     /// Connections that have not said hello yet, from one address; more are refused with 429.
     ///
-    /// Behind a load balancer all clients may come from its address.
+    /// Behind a load balancer all clients come from its address, unless it says theirs: see --proxy-protocol.
     #[arg(
         long,
         env = "TIDINGS_UNAUTHENTICATED_MAX",

@@ -78,7 +78,7 @@ pub async fn run(config: GatewayConfig, context: Context) -> anyhow::Result<()> 
     let router = upgrade::router(gateway.clone(), context.stopping.clone(), config.stall_timeout);
     let stopping = context.stopping.clone();
     let server = axum::serve(
-        socket::Sockets(listener),
+        socket::Sockets::new(listener, config.proxy_protocol),
         router.into_make_service_with_connect_info::<socket::Peer>(),
     )
     .with_graceful_shutdown(async move { stopping.cancelled().await });

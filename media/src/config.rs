@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::http::HeaderValue;
 use tidings_blobs::BlobStoreConfig;
-use tidings_service::{AttachmentConfig, CommonConfig, Switch, TokenConfig};
+use tidings_service::{AttachmentConfig, CommonConfig, ProxyProtocol, Switch, TokenConfig};
 use url::Url;
 
 /// Settings of `tidings media`.
@@ -36,6 +36,30 @@ pub struct MediaConfig {
         value_name = "ADDRESS"
     )]
     pub listen: SocketAddr,
+
+    /// Whether a load balancer says by PROXY protocol v2 whose each connection is.
+    ///
+    /// `required` closes what does not begin with such a header. Nobody but the balancer may reach the port then, since
+    /// whoever does can say any address.
+    #[arg(
+        long,
+        env = "TIDINGS_PROXY_PROTOCOL",
+        value_enum,
+        default_value = "off",
+        value_name = "off|required"
+    )]
+    pub proxy_protocol: ProxyProtocol,
+
+    /// The most connections from one address, of the 8192 that a process takes; more are closed.
+    ///
+    /// Behind a load balancer all clients come from its address, unless it says theirs: see --proxy-protocol.
+    #[arg(
+        long,
+        env = "TIDINGS_CONNECTIONS_PER_ADDRESS_MAX",
+        default_value_t = 2048,
+        value_name = "N"
+    )]
+    pub connections_per_address_max: usize,
 
     /// Under which URL clients reach this service, for the `Location` of tus uploads; the gateways' --media-url. By
     /// default such a URL is a path, which clients complete.

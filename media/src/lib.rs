@@ -12,6 +12,7 @@ mod content_type;
 mod cors;
 mod disposition;
 mod download;
+mod inflow;
 mod linger;
 mod media;
 mod openapi;
@@ -51,7 +52,8 @@ pub async fn run(config: MediaConfig, context: Context) -> anyhow::Result<()> {
     tracing::info!(%address, "attachments can be uploaded and downloaded");
 
     let router = router::router(media.clone(), cors::Origins::new(&config.cors_origin));
-    let served = server::serve(context.clone(), listener, router);
+    let server = server::Server::new(&config, router);
+    let served = server.serve(context.clone(), listener);
     let give_up = async {
         context.stopping.cancelled().await;
         tokio::time::sleep(context.drain_timeout.mul_f64(DRAIN_SHARE)).await;
