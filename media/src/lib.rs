@@ -12,7 +12,6 @@ mod content_type;
 mod cors;
 mod disposition;
 mod download;
-mod inflow;
 mod linger;
 mod media;
 mod openapi;
