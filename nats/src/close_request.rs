@@ -1,4 +1,5 @@
-//! What one gateway asks of another: to close a connection. Core NATS, on `close.<gateway>`, answered when done.
+//! What a gateway is asked by another one, or by an operator: to close a connection. Core NATS, on `close.<gateway>`,
+//! answered when done.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! `tidings where`, `inbox`, `chat-info`, `clients` and `decode`, each for programs, and each in trouble.
+//! `tidings where`, `inbox`, `chat-info`, `clients` and `decode`, each for programs, and each in trouble; and those that
+//! act, in the same trouble.
 
 use serde_json::{Value, json};
 use tidings_tests::{Identity, System};
@@ -136,6 +137,9 @@ async fn each_failure_is_one_sentence() {
         (format!("clients {nobody}"), "has no active client"),
         (format!("inbox {NONE}"), "has ever registered"),
         (format!("chat-info {NONE}"), "there is no chat"),
+        (format!("kick {NONE}"), "has ever registered"),
+        (format!("kick --user {nobody}"), "has no active client"),
+        (format!("remove {NONE} --yes"), "has ever registered"),
         ("where x --dir nowhere".to_owned(), "nothing runs in"),
         ("decode </dev/null".to_owned(), "empty"),
         (
@@ -163,6 +167,10 @@ async fn each_failure_is_one_sentence() {
             "clients x",
             &format!("inbox {NONE}"),
             &format!("chat-info {NONE}"),
+            &format!("kick {NONE}"),
+            &format!("remove {NONE} --yes"),
+            "suspend x",
+            "resume x",
         ] {
             let sentence = shell
                 .failure(&format!("unset TIDINGS_DIR; tidings {command} {urls}"))

@@ -3,6 +3,7 @@
 mod attachment_requests;
 mod dead_letters;
 mod guide;
+mod hands;
 mod inboxes;
 mod look;
 mod nats_command;
