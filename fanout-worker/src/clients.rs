@@ -9,6 +9,8 @@ use tidings_nats::Invalidation;
 use tidings_protocol::{ClientId, UserId};
 use tidings_service::Forget;
 
+use crate::metrics::count_lookups;
+
 /// About 200 bytes each.
 const USERS_MAX: u64 = 200_000;
 /// The last resort against an invalidation that was lost.
@@ -45,10 +47,14 @@ impl Clients {
         &self,
         users: &[UserId],
     ) -> Result<HashMap<UserId, Arc<[ClientId]>>, Arc<DatabaseError>> {
-        let mut clients = self
-            .cache
-            .get_or_load_many(users, |missing| self.load(missing))
-            .await?;
+        let mut loaded = 0;
+        let clients = self.cache.get_or_load_many(users, |missing| {
+            loaded += missing.len();
+            self.load(missing)
+        });
+        let clients = clients.await;
+        count_lookups("clients", users.len().saturating_sub(loaded), loaded);
+        let mut clients = clients?;
         let without: Vec<UserId> = users
             .iter()
             .filter(|user| clients.get(*user).is_none_or(|clients| clients.is_empty()))

@@ -116,6 +116,7 @@ impl FanOut {
                 Ok(kind) => {
                     metrics::counter!("tidings_fanout_events_total", "kind" => kind).increment(1);
                     metrics::histogram!("tidings_fanout_seconds").record(started.elapsed().as_secs_f64());
+                    metrics::histogram!("tidings_fanout_lag_seconds").record(incoming.age_seconds());
                     metrics::histogram!("tidings_fanout_recipients").record(progress.stored.len() as f64);
                     tracing::trace!(
                         stream.sequence = incoming.sequence,

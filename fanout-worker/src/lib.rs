@@ -13,6 +13,7 @@ mod fan_out;
 mod faults;
 mod horizon;
 mod live_lane;
+mod metrics;
 mod overflow_marks;
 mod participants;
 mod partition_reader;

@@ -211,6 +211,7 @@ impl PartitionTask {
                 reply,
                 content: Incoming {
                     sequence: info.stream_sequence,
+                    stored_at: info.stored_at,
                     lane: Lane {
                         partition: self.handle.partition,
                         generation,

@@ -1,7 +1,5 @@
 //! How many events wait, and for what: `tidings_fanout_waiting`.
 
-const METRIC: &str = "tidings_fanout_waiting";
-
 /// What one event waits for. Counted until this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Waits(Option<&'static str>);
@@ -14,7 +12,7 @@ impl Waits {
             return false;
         }
         end(before);
-        metrics::gauge!(METRIC, "for" => what).increment(1);
+        metrics::gauge!("tidings_fanout_waiting", "for" => what).increment(1);
         true
     }
 }
@@ -27,6 +25,6 @@ impl Drop for Waits {
 
 fn end(what: Option<&'static str>) {
     if let Some(what) = what {
-        metrics::gauge!(METRIC, "for" => what).decrement(1);
+        metrics::gauge!("tidings_fanout_waiting", "for" => what).decrement(1);
     }
 }

@@ -29,6 +29,7 @@ const SHARES_INTERVAL: Duration = Duration::from_millis(500);
 /// ends. Fails when NATS cannot be asked at the start.
 pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result<()> {
     let reading = context.require("reading");
+    crate::metrics::describe();
     // Later than `stopping`: while the worker drains it still tells gateways what it stored.
     let ended = CancellationToken::new();
     let workers = LivingWatch::start(&context, context.service).await?;

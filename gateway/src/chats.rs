@@ -25,7 +25,11 @@ pub(crate) fn cache() -> ChatCache {
 impl Gateway {
     /// The chat, for somebody who must be in it.
     pub(crate) async fn chat_of(&self, chat_id: ChatId, user_id: &UserId) -> Result<Arc<ChatRecord>, Error> {
-        let record = match self.chats.get(&chat_id) {
+        let known = self.chats.get(&chat_id);
+        let outcome = if known.is_some() { "hit" } else { "miss" };
+        metrics::counter!("tidings_cache_lookups_total", "cache" => "chats", "outcome" => outcome)
+            .increment(1);
+        let record = match known {
             Some(record) => record,
             None => self.loaded_chat(chat_id).await?,
         };

@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use tidings_nats::{Bus, Shard, Topology, inbox_stream};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 /// Deletions under way. More would wait in JetStream's queue of API requests, which is emptied at 10,000.
 const IN_FLIGHT_MAX: usize = 256;
@@ -107,10 +108,12 @@ impl Lane {
             .acquire()
             .await
             .expect("the semaphore is never closed");
+        let began = Instant::now();
         let deleted = self.bus.delete_message(&self.stream, sequence, TIMEOUT).await;
         match &deleted {
             Ok(()) => {
                 metrics::counter!("tidings_confirmed_total").increment(1);
+                metrics::histogram!("tidings_confirm_delete_seconds").record(began.elapsed());
                 tracing::trace!(
                     stream = &*self.stream,
                     stream.sequence = sequence,

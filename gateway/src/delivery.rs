@@ -3,13 +3,34 @@
 use std::sync::Arc;
 
 use tidings_nats::{ChatUpdate, Entry, Event, Lost};
-use tidings_protocol::{self as protocol, InboxTrimmed, NewMessage, Role, ServerFrame, UserId, You};
+use tidings_protocol::{
+    self as protocol, InboxTrimmed, NewMessage, Role, ServerFrame, Timestamp, UserId, You,
+};
+
+/// How the gateway came to know of an entry.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By a notice.
+    Live,
+    /// By reading the inbox.
+    Scan,
+}
+
+impl Way {
+    /// For metrics.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Scan => "scan",
+        }
+    }
+}
 
 /// What is stored in an inbox under one sequence.
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     /// An event.
-    Entry(Arc<Entry>),
+    Entry(Arc<Entry>, Way),
     /// A mark of what is missing.
     Lost(Arc<Lost>),
 }
@@ -18,8 +39,28 @@ impl Body {
     /// The sequence in CHATS of the event, if it is one.
     pub(crate) fn event(&self) -> Option<u64> {
         match self {
-            Self::Entry(entry) => Some(entry.seq),
+            Self::Entry(entry, _) => Some(entry.seq),
             Self::Lost(_) => None,
+        }
+    }
+
+    /// How the gateway came to know of it. Marks are only ever read.
+    pub(crate) const fn way(&self) -> Way {
+        match self {
+            Self::Entry(_, way) => *way,
+            Self::Lost(_) => Way::Scan,
+        }
+    }
+
+    /// When a message was accepted, that a notice told of: it is on its way for so long. What is read may have waited
+    /// for its client for days.
+    pub(crate) fn accepted_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Entry(entry, Way::Live) => match &entry.event {
+                Event::Message(message) => Some(message.sent_at),
+                Event::ChatUpdate(_) => None,
+            },
+            Self::Entry(_, Way::Scan) | Self::Lost(_) => None,
         }
     }
 }
@@ -27,7 +68,7 @@ impl Body {
 /// The frame with the delivery's number, for this reader.
 pub(crate) fn frame(body: &Body, delivery: u64, reader: &UserId) -> ServerFrame {
     match body {
-        Body::Entry(entry) => event(entry, delivery, reader),
+        Body::Entry(entry, _) => event(entry, delivery, reader),
         Body::Lost(lost) => ServerFrame::InboxTrimmed(InboxTrimmed {
             delivery,
             reason: lost.reason,
@@ -92,7 +133,7 @@ fn you(update: &ChatUpdate, reader: &UserId) -> You {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidings_protocol::{ChatId, ChatKind, Participant, Timestamp};
+    use tidings_protocol::{ChatId, ChatKind, Participant};
 
     #[test]
     fn a_change_says_what_it_means_for_the_reader() {

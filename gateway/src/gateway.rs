@@ -182,7 +182,6 @@ impl Gateway {
                     let Some(gateway) = gateway.upgrade() else { return };
                     gateway.rate_limits.upkeep();
                     gateway.seen.write(&gateway.metadata, &gateway.sessions).await;
-                    metrics::gauge!("tidings_sessions").set(gateway.sessions.len() as f64);
                 }
             };
             stopping.run_until_cancelled(upkeep).await;

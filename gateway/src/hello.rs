@@ -20,6 +20,7 @@ use crate::admission::Admitted;
 use crate::gateway::Gateway;
 use crate::inbox_reader::InboxReader;
 use crate::mailbox::{Ending, Mailbox};
+use crate::metrics::count_error;
 use crate::rate_limits::Unauthenticated;
 use crate::seat::Seat;
 use crate::sessions::{SessionHandle, Superseded};
@@ -130,6 +131,7 @@ pub(crate) async fn hello(
                         }
                         let code = refused.error.code.clone();
                         let retry_after_ms = refused.error.retry_after_ms;
+                        count_error(&code);
                         wire.write(&Reply::failure(Some(id), refused.error).into());
                         if let Some(close) = refused.close {
                             wire.close(close, code, retry_after_ms).await;

@@ -13,7 +13,7 @@ use tidings_nats::{
 };
 use tidings_protocol::{ClientId, UserId};
 
-use crate::delivery::Body;
+use crate::delivery::{Body, Way};
 use crate::ends::Ends;
 use crate::ensure_durable::ensure_durable;
 use crate::inbox_session::{Reading, Stored};
@@ -357,7 +357,7 @@ impl InboxReader {
         let body = if is_mark(subject) {
             Lost::decode(payload).map(|lost| Body::Lost(Arc::new(lost)))
         } else {
-            Entry::decode(payload).map(|entry| Body::Entry(Arc::new(entry)))
+            Entry::decode(payload).map(|entry| Body::Entry(Arc::new(entry), Way::Scan))
         };
         match body {
             Ok(body) => Some(Stored {

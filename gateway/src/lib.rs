@@ -27,6 +27,7 @@ mod inbox_session;
 mod live;
 mod look_up_chats;
 mod mailbox;
+mod metrics;
 mod modify_chat_participants;
 mod outgoing;
 mod publisher;
@@ -58,6 +59,7 @@ pub use config::GatewayConfig;
 /// Serves clients until the service is asked to stop, then sends them elsewhere.
 pub async fn run(config: GatewayConfig, context: Context) -> anyhow::Result<()> {
     let accepting = context.require("listening");
+    metrics::describe();
     let gateway = gateway::Gateway::start(&config, &context).await?;
     let listener = TcpListener::bind(config.listen)
         .await

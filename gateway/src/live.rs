@@ -189,15 +189,15 @@ impl Live {
                     let arrival = workers.notice(notice.worker, notice.number, notice.lane, now);
                     (arrival, workers.stamp())
                 };
-                if arrival.verdict == Verdict::Gap {
-                    self.doubt("gap");
+                if let Verdict::Gap(lost) = arrival.verdict {
+                    self.lost(lost);
                 }
                 self.deliver(&notice, arrival.stamp, stamp_now);
             }
             Ok(LiveMessage::Beacon(beacon)) => {
                 let (verdict, anew) = self.state.lock().workers.beacon(&beacon, Instant::now());
-                if verdict == Verdict::Gap {
-                    self.doubt("gap");
+                if let Verdict::Gap(lost) = verdict {
+                    self.lost(lost);
                 }
                 if anew {
                     self.keys_lost.notify_one();
@@ -233,6 +233,12 @@ impl Live {
                 });
             }
         }
+    }
+
+    /// Notices were lost, of whichever sessions.
+    fn lost(&self, notices: u64) {
+        metrics::counter!("tidings_notices_lost_total").increment(notices);
+        self.doubt("gap");
     }
 
     /// Notices may have been lost, of whichever sessions.

@@ -85,22 +85,25 @@ impl Mailbox {
     pub(crate) fn notice(&self, told: Told) {
         {
             let mut state = self.state.lock();
-            let in_order = told.stamp <= state.stamp && state.suspected == 0 && !state.unfenced;
             if state.doubt {
                 // A reading follows anyway.
                 state.stamp = state.stamp.max(told.stamp_now);
                 return;
             }
-            if in_order && !told.stored_before && state.notices < NOTICES_MAX {
-                state.notices += 1;
-                state.mail.push_back(Mail::Notice {
-                    entry: told.entry,
-                    sequence: told.sequence,
-                    bytes: told.bytes,
-                });
-            } else {
-                state.stamp = state.stamp.max(told.stamp_now);
-                state.doubt();
+            match state.objection(&told) {
+                None => {
+                    state.notices += 1;
+                    state.mail.push_back(Mail::Notice {
+                        entry: told.entry,
+                        sequence: told.sequence,
+                        bytes: told.bytes,
+                    });
+                }
+                Some(cause) => {
+                    metrics::counter!("tidings_session_doubts_total", "cause" => cause).increment(1);
+                    state.stamp = state.stamp.max(told.stamp_now);
+                    state.doubt();
+                }
             }
         }
         self.filled.notify_one();
@@ -208,6 +211,23 @@ impl Mailbox {
 }
 
 impl State {
+    /// Why the inbox must be read instead of taking a notice.
+    const fn objection(&self, told: &Told) -> Option<&'static str> {
+        if self.unfenced {
+            Some("unfenced")
+        } else if self.suspected > 0 {
+            Some("suspected")
+        } else if told.stamp > self.stamp {
+            Some("lane moved")
+        } else if told.stored_before {
+            Some("stored before")
+        } else if self.notices >= NOTICES_MAX {
+            Some("mailbox full")
+        } else {
+            None
+        }
+    }
+
     /// Notices before the doubt are found by the reading that follows it.
     fn doubt(&mut self) {
         self.doubt = true;

@@ -4,9 +4,12 @@
 //! window is through, and one who asks without end has its deliveries.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use axum::extract::ws::Message;
-use tidings_protocol::{CaughtUp, ServerFrame, UserId};
+use tidings_protocol::{CaughtUp, ServerFrame, Timestamp, UserId};
+use tidings_service::clock;
+use tokio::time::Instant;
 
 use crate::delivery::{self, Body};
 
@@ -52,6 +55,9 @@ pub(crate) struct Outgoing {
     answered: bool,
     /// The last delivery that was taken to be written.
     delivered: u64,
+    /// One delivery that is not confirmed yet, and since when: as TCP times one packet at a time, so that a connection
+    /// holds no more than this for it.
+    timed: Option<(u64, Instant)>,
 }
 
 impl Outgoing {
@@ -67,6 +73,13 @@ impl Outgoing {
     /// The number of the last delivery that was taken to be written; 0 before the first.
     pub(crate) fn delivered(&self) -> u64 {
         self.delivered
+    }
+
+    /// The client has confirmed a delivery, or everything up to it: how long that took, if it is the one that was timed.
+    pub(crate) fn confirmed(&mut self, delivery: u64, and_before: bool) -> Option<Duration> {
+        let of_timed =
+            |(timed, _): &mut (u64, Instant)| *timed == delivery || (and_before && *timed < delivery);
+        self.timed.take_if(of_timed).map(|(_, since)| since.elapsed())
     }
 
     pub(crate) fn answer(&mut self, answer: Message) {
@@ -98,9 +111,10 @@ impl Outgoing {
             Next::Answer(answer)
         } else {
             let next = self.from_inbox.pop_front()?;
-            if let FromInbox::Delivery { number, .. } = next {
-                self.delivered = number;
-                metrics::counter!("tidings_deliveries_total").increment(1);
+            if let FromInbox::Delivery { number, body, .. } = &next {
+                self.delivered = *number;
+                self.timed.get_or_insert_with(|| (*number, Instant::now()));
+                count(body, clock::now());
             }
             Next::Frame(next.frame())
         };
@@ -112,6 +126,15 @@ impl Outgoing {
             self.from_inbox = VecDeque::new();
         }
         Some(next)
+    }
+}
+
+fn count(body: &Body, now: Timestamp) {
+    metrics::counter!("tidings_deliveries_total", "way" => body.way().as_str()).increment(1);
+    if let Some(accepted_at) = body.accepted_at() {
+        // By the clocks of two gateways, perhaps.
+        let milliseconds = now.0.saturating_sub(accepted_at.0).max(0);
+        metrics::histogram!("tidings_delivery_seconds").record(milliseconds as f64 / 1000.0);
     }
 }
 
@@ -184,6 +207,22 @@ mod tests {
         outgoing.forget_deliveries();
         assert!(outgoing.is_empty());
         assert_eq!(outgoing.delivered(), 1);
+    }
+
+    #[test]
+    fn one_delivery_at_a_time_is_timed_until_it_is_confirmed() {
+        let mut outgoing = Outgoing::default();
+        for number in 1..=4 {
+            deliver(&mut outgoing, number);
+        }
+        assert_eq!(outgoing.confirmed(1, true), None, "it has not left");
+        next(&mut outgoing);
+        next(&mut outgoing);
+        assert_eq!(outgoing.confirmed(2, false), None, "the first one is timed");
+        assert!(outgoing.confirmed(2, true).is_some());
+        assert_eq!(outgoing.confirmed(2, true), None, "once");
+        next(&mut outgoing);
+        assert!(outgoing.confirmed(3, false).is_some());
     }
 
     #[test]

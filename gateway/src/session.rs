@@ -16,12 +16,13 @@ use tidings_protocol::{
 use tidings_service::{Claims, clock};
 use tokio::time::Instant;
 
-use crate::delivery::Body;
+use crate::delivery::{Body, Way};
 use crate::gateway::Gateway;
 use crate::hello::{Opened, RETRY_AFTER_MS_MAX};
 use crate::inbox_reader::{InboxReader, Read};
 use crate::inbox_session::{Action, InboxSession, Input, Stored};
 use crate::mailbox::{Ending, Mail};
+use crate::metrics::count_error;
 use crate::rate_limits::ClientLimits;
 use crate::requests::{Done, Requests};
 use crate::seat::Seat;
@@ -164,7 +165,7 @@ impl Session {
     }
 
     async fn serve(&mut self) -> End {
-        self.inbox.handle(Input::Start, &mut self.actions);
+        self.tell(Input::Start);
         loop {
             if let Err(end) = self.turn().await {
                 return end;
@@ -218,7 +219,7 @@ impl Session {
                     through: read.through,
                     complete: read.complete,
                 };
-                self.inbox.handle(input, &mut self.actions);
+                self.tell(input);
                 Ok(())
             }
             Happening::Due => self.tick(),
@@ -236,7 +237,6 @@ impl Session {
                     self.gateway.confirmer.confirm(self.handle.shard, sequence).await;
                 }
                 Action::Read(reading) => {
-                    metrics::counter!("tidings_inbox_readings_total").increment(1);
                     let mut reader = self.reader.take().expect("one reading at a time");
                     // While it catches up, mostly nothing is there; afterwards something was told.
                     let perhaps_nothing = !self.inbox.is_live();
@@ -248,6 +248,18 @@ impl Session {
                 Action::CaughtUp => self.wire.caught_up(),
                 Action::UnknownDelivery(delivery) => self.unknown_delivery(delivery),
             }
+        }
+    }
+
+    /// Tells the inbox session, and counts the reading that it wants because of it.
+    fn tell(&mut self, input: Input<Body>) {
+        let (cause, before) = (cause(&input), self.actions.len());
+        self.inbox.handle(input, &mut self.actions);
+        if self.actions[before..]
+            .iter()
+            .any(|action| matches!(action, Action::Read(_)))
+        {
+            metrics::counter!("tidings_inbox_readings_total", "cause" => cause).increment(1);
         }
     }
 
@@ -284,10 +296,10 @@ impl Session {
                     sequence,
                     bytes,
                     event: Some(entry.seq),
-                    body: Body::Entry(entry),
+                    body: Body::Entry(entry, Way::Live),
                 }),
             };
-            self.inbox.handle(input, &mut self.actions);
+            self.tell(input);
             next = self.handle.mailbox.try_next();
         }
         Ok(())
@@ -356,7 +368,8 @@ impl Session {
                     // bounds what waits to leave.
                     return self.unknown_delivery(delivery);
                 }
-                self.inbox.handle(input, &mut self.actions);
+                self.wire.confirmed(delivery, received.through.is_some());
+                self.tell(input);
             }
             ClientFrame::SendMessage(request) => self.send(request),
             ClientFrame::Hello(hello) => {
@@ -395,7 +408,7 @@ impl Session {
 
     fn reply(&mut self, reply: Reply) {
         if let Some(error) = &reply.error {
-            metrics::counter!("tidings_errors_total", "code" => error.code.as_str().to_owned()).increment(1);
+            count_error(&error.code);
         }
         self.wire.write(&reply.into());
     }
@@ -471,13 +484,29 @@ impl Session {
         if now >= self.read_at + CATCH_UP_INTERVAL {
             if self.must_read() {
                 self.read_at = now;
-                self.inbox.handle(Input::Doubt, &mut self.actions);
+                self.tell(Input::Doubt);
             }
             if self.inbox.waits_for_room() {
                 self.read_at = now;
-                self.inbox.handle(Input::Waited, &mut self.actions);
+                self.tell(Input::Waited);
             }
         }
         Ok(())
+    }
+}
+
+/// Why an inbox is read, for metrics.
+const fn cause(input: &Input<Body>) -> &'static str {
+    match input {
+        Input::Start => "start",
+        Input::FencePassed => "fence",
+        // Of this session, of all of them, or the look every half second while not every worker knows of it.
+        Input::Doubt => "doubt",
+        // Told of more than there was room for.
+        Input::Notice(_) => "notice",
+        Input::Checked(_) => "check",
+        // What was read before was not everything.
+        Input::Read { .. } => "more",
+        Input::Received(_) | Input::ReceivedThrough(_) | Input::Waited => "room",
     }
 }

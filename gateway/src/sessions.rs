@@ -95,6 +95,7 @@ impl Sessions {
             return Err(Superseded);
         }
         let older = state.by_client.insert(handle.client_id, handle.clone());
+        metrics::gauge!("tidings_sessions").set(state.by_client.len() as f64);
         if older.is_none() {
             state
                 .by_user
@@ -118,6 +119,7 @@ impl Sessions {
             return;
         }
         by_client.remove(&handle.client_id);
+        metrics::gauge!("tidings_sessions").set(by_client.len() as f64);
         if let Some(clients) = by_user.get_mut(&handle.user_id) {
             clients.retain(|client_id| *client_id != handle.client_id);
             if clients.is_empty() {

@@ -170,6 +170,13 @@ impl Wire {
         self.outgoing.delivered()
     }
 
+    /// The client has confirmed a delivery, or everything up to it.
+    pub(crate) fn confirmed(&mut self, delivery: u64, and_before: bool) {
+        if let Some(after) = self.outgoing.confirmed(delivery, and_before) {
+            metrics::histogram!("tidings_confirm_seconds").record(after);
+        }
+    }
+
     /// When the socket will have taken nothing for too long, unless it takes something.
     pub(crate) fn stalls_at(&self) -> Option<Instant> {
         let blocked = self.blocked.as_ref()?;
@@ -263,6 +270,7 @@ impl Wire {
     /// Says why, then closes. What was answered before is sent first, as far as two seconds suffice; deliveries that
     /// have not left will come again.
     pub(crate) async fn close(mut self, code: CloseCode, reason: ErrorCode, retry_after_ms: Option<u64>) {
+        metrics::counter!("tidings_closes_total", "code" => code.number().to_string()).increment(1);
         let closing = Closing {
             code: reason,
             reconnect: code.reconnect(),

@@ -22,8 +22,8 @@ pub(crate) enum Verdict {
     InOrder,
     /// It came already.
     Known,
-    /// Notices are missing before it.
-    Gap,
+    /// So many notices are missing before it.
+    Gap(u64),
 }
 
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Workers {
         let verdict = match number {
             _ if number == worker.notices + 1 => Verdict::InOrder,
             _ if number <= worker.notices => Verdict::Known,
-            _ => Verdict::Gap,
+            _ => Verdict::Gap(number - worker.notices - 1),
         };
         worker.notices = worker.notices.max(number);
         let generation = lane.map_or(0, |lane| lane.generation);
@@ -108,7 +108,7 @@ impl Workers {
     pub(crate) fn beacon(&mut self, beacon: &Beacon, now: Instant) -> (Verdict, bool) {
         let worker = self.heard(beacon.worker, now);
         let verdict = if beacon.notices > worker.notices {
-            Verdict::Gap
+            Verdict::Gap(beacon.notices - worker.notices)
         } else {
             Verdict::InOrder
         };
@@ -214,16 +214,16 @@ mod tests {
             workers.notice(worker, number, Some(lane(0, 1)), now).verdict
         };
         assert_eq!(notice(&mut workers, A, 1), Verdict::InOrder);
-        assert_eq!(notice(&mut workers, A, 3), Verdict::Gap);
+        assert_eq!(notice(&mut workers, A, 3), Verdict::Gap(1));
         assert_eq!(notice(&mut workers, A, 3), Verdict::Known);
         assert_eq!(notice(&mut workers, A, 4), Verdict::InOrder);
         assert_eq!(
             workers.beacon(&beacon(A, 4, 0, 0), now),
             (Verdict::InOrder, false)
         );
-        assert_eq!(workers.beacon(&beacon(A, 5, 0, 0), now), (Verdict::Gap, false));
+        assert_eq!(workers.beacon(&beacon(A, 5, 0, 0), now), (Verdict::Gap(1), false));
         assert_eq!(notice(&mut workers, A, 6), Verdict::InOrder);
-        assert_eq!(notice(&mut workers, B, 2), Verdict::Gap);
+        assert_eq!(notice(&mut workers, B, 4), Verdict::Gap(3));
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(
             arrival,
             Arrival {
-                verdict: Verdict::Gap,
+                verdict: Verdict::Gap(1),
                 stamp: 2
             }
         );

@@ -14,6 +14,7 @@ mod disposition;
 mod download;
 mod linger;
 mod media;
+mod metrics;
 mod openapi;
 mod places;
 mod refusal;
@@ -40,6 +41,7 @@ const DRAIN_SHARE: f64 = 0.8;
 /// Serves until the service is asked to stop.
 pub async fn run(config: MediaConfig, context: Context) -> anyhow::Result<()> {
     let accepting = context.require("listening");
+    metrics::describe();
     let media = media::Media::start(&config, &context).await?;
     let listener = TcpListener::bind(config.listen)
         .await

@@ -119,6 +119,8 @@ impl From<Error> for Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         // For the log of nobody: the counter says how often, the client hears why.
+        let code = self.error.code.as_str().to_owned();
+        metrics::counter!("tidings_errors_total", "code" => code).increment(1);
         tracing::debug!(status = self.status.as_u16(), error.code = %self.error.code, "refused");
         let body = serde_json::to_vec(&Failure { error: &self.error }).expect("an error has string names");
         let mut response = (self.status, body).into_response();

@@ -7,7 +7,60 @@ use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
+use crate::metric::{Metric, describe};
 use crate::process;
+
+/// What every service measures.
+const METRICS: &[Metric] = &[
+    Metric::gauge("tidings_build_info", "1, with the version as a label"),
+    Metric::gauge("tidings_ready", "1 while /readyz answers 200"),
+    Metric::gauge("tidings_nats_connected", "1 while the connection to NATS is up"),
+    Metric::gauge(
+        "tidings_postgres_up",
+        "1 if Postgres has answered the last time it was asked",
+    ),
+    Metric::counter(
+        "tidings_nats_connects_total",
+        "Connections to NATS that were made, the first ones included",
+    ),
+    Metric::counter(
+        "tidings_nats_slow_consumer_messages_total",
+        "Messages from NATS that were dropped because this process did not take them in time",
+    ),
+    Metric::counter(
+        "tidings_instance_renewal_failures_total",
+        "Renewals of this process's key in INSTANCES that failed",
+    ),
+    Metric::counter(
+        "tidings_invalidations_missed_total",
+        "Times that a cache was emptied because invalidations may have been missed",
+    ),
+    Metric::gauge("tidings_jwks_keys", "Public keys of tokens that are known"),
+    Metric::counter("tidings_jwks_refreshes_total", "Readings of the JWKS").by("outcome", &["ok", "failed"]),
+    Metric::counter(
+        "tidings_proxy_headers_refused_total",
+        "Connections that were closed for want of a good PROXY protocol header",
+    ),
+    Metric::counter(
+        "tidings_errors_total",
+        "Requests that were refused, by error code",
+    )
+    .as_it_happens(),
+    Metric::counter(
+        "tidings_cache_lookups_total",
+        "Look-ups in a cache, and what came of them",
+    )
+    .as_it_happens(),
+    Metric::gauge("process_resident_memory_bytes", "Resident memory"),
+    Metric::gauge("process_threads", "Threads"),
+    Metric::gauge("process_cpu_seconds_total", "Processor time, of user and system"),
+    Metric::gauge("process_open_fds", "Open file descriptors"),
+    Metric::gauge("process_max_fds", "How many file descriptors may be open"),
+    Metric::gauge(
+        "process_start_time_seconds",
+        "When the process began, in seconds since 1970",
+    ),
+];
 
 /// Half a millisecond to half a minute: deliveries are promised in 50 ms, take-overs in 10 s.
 const SECONDS_BUCKETS: [f64; 15] = [
@@ -43,7 +96,9 @@ impl Metrics {
             .set_buckets_for_metric(Matcher::Suffix("_bytes".to_owned()), &BYTES_BUCKETS)?
             .add_global_label("service", service)
             .install_recorder()?;
+        describe(METRICS);
         metrics::gauge!("tidings_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1);
+        process::report();
         Ok(Self {
             handle: INSTALLED.get_or_init(|| handle).clone(),
         })

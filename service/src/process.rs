@@ -2,6 +2,11 @@
 //! `/proc` is missing nothing is reported.
 
 use std::fs;
+use std::sync::OnceLock;
+
+use tidings_protocol::Timestamp;
+
+use crate::clock;
 
 /// Of `utime` and `stime` in `/proc/self/stat`: `USER_HZ`, which is 100 on every Linux that Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -23,9 +28,23 @@ pub(crate) fn report() {
     {
         metrics::gauge!("process_cpu_seconds_total").set(seconds);
     }
+    metrics::gauge!("process_start_time_seconds").set(began() as f64 / 1000.0);
+    if let Some(most) = fs::read_to_string("/proc/self/limits")
+        .ok()
+        .as_deref()
+        .and_then(|limits| status_field(limits, "Max open files"))
+    {
+        metrics::gauge!("process_max_fds").set(most as f64);
+    }
     if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
         metrics::gauge!("process_open_fds").set(descriptors.count() as f64);
     }
+}
+
+/// When this was first asked, which is when the process begins to report.
+fn began() -> i64 {
+    static BEGAN: OnceLock<Timestamp> = OnceLock::new();
+    BEGAN.get_or_init(clock::now).0
 }
 
 /// The first number after a field's name.
@@ -54,6 +73,9 @@ mod tests {
             Some(5132)
         );
         assert_eq!(status_field("Name:\tx\n", "VmRSS:"), None);
+        let limits =
+            "Limit      Soft Limit   Hard Limit   Units\nMax open files      1024      20000      files\n";
+        assert_eq!(status_field(limits, "Max open files"), Some(1024));
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 1 2 3 4 150 50 0 0 20 0 3 0";
         assert_eq!(cpu_seconds(stat), Some(2.0));
         assert_eq!(cpu_seconds("nonsense"), None);

@@ -3,6 +3,7 @@
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use tidings_nats::{CHATS, Lane};
+use tidings_service::clock;
 
 use super::FanOut;
 use super::entries::PUBLISH_TIMEOUT;
@@ -13,6 +14,8 @@ use crate::tries::Failure;
 pub(crate) struct Incoming {
     /// Its stream sequence.
     pub(crate) sequence: u64,
+    /// When CHATS stored it, in nanoseconds since 1970 by the clock of its leader.
+    pub(crate) stored_at: u64,
     /// In which order it is told.
     pub(crate) lane: Lane,
     /// `chat.<partition>.<chat>`.
@@ -33,6 +36,14 @@ impl std::fmt::Debug for Incoming {
                 &self.payload.as_ref().map(|(payload, _)| payload.len()),
             )
             .finish_non_exhaustive()
+    }
+}
+
+impl Incoming {
+    /// How long ago it was accepted. Two clocks are compared: never less than nothing.
+    pub(crate) fn age_seconds(&self) -> f64 {
+        let milliseconds = (self.stored_at / 1_000_000) as i64;
+        clock::now().0.saturating_sub(milliseconds).max(0) as f64 / 1000.0
     }
 }
 

@@ -5,6 +5,7 @@ use tidings_protocol::{ClientId, UserId};
 
 use super::FanOut;
 use super::attempt::{Progress, Stored, Target};
+use crate::metrics::count_lookups;
 use crate::participants::{Participants, ParticipantsCache, ParticipantsError};
 use crate::tries::Failure;
 
@@ -57,8 +58,10 @@ impl FanOut {
             }
             Event::Message(_) => {
                 if let Some(known) = known {
+                    count_lookups("participants", 1, 0);
                     return Ok(Some(known.into()));
                 }
+                count_lookups("participants", 0, 1);
                 let (loaded, is_newest) =
                     Participants::load(&self.metadata, &self.bus, &self.topology, chat_id, sequence)
                         .await
