@@ -91,6 +91,18 @@ impl Metadata {
             .collect()
     }
 
+    /// How long the oldest unsent row has waited; zero if there is none.
+    pub async fn outbox_age(&self) -> Result<Duration> {
+        let seconds = sqlx::query_scalar!(
+            r#"SELECT greatest(coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0), 0)::float8
+                   AS "seconds!"
+               FROM outbox WHERE seq IS NULL"#
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Duration::from_secs_f64(seconds))
+    }
+
     /// The highest sequence, of CHATS or of INVALIDATIONS, that a published change has; 0 if there is none.
     pub async fn last_sequence(&self) -> Result<u64> {
         let last = sqlx::query_scalar!(r#"SELECT coalesce(max(seq), 0) AS "seq!" FROM outbox"#)

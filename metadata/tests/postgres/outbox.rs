@@ -166,8 +166,15 @@ async fn the_relay_finds_what_was_left_the_longest_waiting_first() {
         .execute("UPDATE outbox SET created_at = created_at - interval '2 minutes' WHERE user_id IS NOT NULL")
         .await;
     assert_eq!(unsent(60, 0, 10).await, user);
+    let waited = metadata.outbox_age().await.expect("it can be read");
+    assert!((120..180).contains(&waited.as_secs()), "{waited:?}");
     database.publish(chat[0].clone(), 2).await;
     assert_eq!(unsent(0, 0, 10).await, user);
+    database.publish(user[0].clone(), 3).await;
+    assert_eq!(
+        metadata.outbox_age().await.expect("it can be read"),
+        Duration::ZERO
+    );
 }
 
 #[tokio::test]
