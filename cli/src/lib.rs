@@ -8,16 +8,18 @@ mod data_dir;
 mod dead_letters;
 mod decode;
 mod hands;
+mod help;
 mod look;
 mod print;
 mod setup;
 mod token;
+mod top;
 mod up;
 mod up_file;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_gateway::GatewayConfig;
 use tidings_inbox_worker::InboxWorkerConfig;
@@ -48,6 +50,7 @@ enum Command {
     Inbox(look::InboxArgs),
     ChatInfo(look::ChatInfoArgs),
     Clients(look::ClientsArgs),
+    Top(top::TopArgs),
     Kick(hands::KickArgs),
     Remove(hands::RemoveArgs),
     Suspend(hands::SuspendArgs),
@@ -68,7 +71,9 @@ enum Command {
 /// Runs the command that the arguments ask for. The process's standard output is the command's result, standard
 /// error is for people.
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let matches = help::grouped(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.command {
         Command::Up(args) => up::main(&args),
         Command::Setup(args) => setup::main(args),
         Command::Token(args) => token::main(args),
@@ -77,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Inbox(args) => look::inbox(&args),
         Command::ChatInfo(args) => look::chat_info(&args),
         Command::Clients(args) => look::clients(&args),
+        Command::Top(args) => top::main(&args),
         Command::Kick(args) => hands::kick(&args),
         Command::Remove(args) => hands::remove(&args),
         Command::Suspend(args) => hands::suspend(&args),

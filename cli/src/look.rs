@@ -7,6 +7,7 @@ pub(crate) mod inbox;
 pub(crate) mod presence;
 mod where_user;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -75,28 +76,35 @@ pub(crate) struct Look {
 impl LookArgs {
     /// Connects to the system of --dir; else to what the URLs name; else to the system in the default folder.
     pub(crate) async fn connect(&self) -> anyhow::Result<Look> {
-        let mut common = self.common.clone();
+        Look::connect(&self.settings()?).await
+    }
+
+    /// The folder of the system of `tidings up` that is looked into; None where URLs name another one.
+    pub(crate) fn folder(&self) -> anyhow::Result<Option<PathBuf>> {
+        let common = &self.common;
         let urls = common.nats_url.is_some()
             || common.nats_url_file.is_some()
             || common.postgres_url.is_some()
             || common.postgres_url_file.is_some();
-        if self.dir.given().is_some() || !urls {
-            let up = UpFile::read(&self.dir.path()?)?;
+        let by_folder = self.dir.given().is_some() || !urls;
+        by_folder.then(|| self.dir.path()).transpose()
+    }
+
+    /// Where NATS and Postgres are.
+    pub(crate) fn settings(&self) -> anyhow::Result<CommonConfig> {
+        let mut common = self.common.clone();
+        if let Some(folder) = self.folder()? {
+            let up = UpFile::read(&folder)?;
             (common.nats_url, common.nats_url_file) = (Some(Secret::new(up.nats)), None);
             (common.postgres_url, common.postgres_url_file) = (Some(Secret::new(up.postgres)), None);
         }
-        Look::connect(&common).await
+        Ok(common)
     }
 }
 
 impl Look {
     async fn connect(common: &CommonConfig) -> anyhow::Result<Self> {
-        let settings = NatsSettings::new(common)?;
-        let nats = NatsConnection::connect(&settings, "tidings-look").await?;
-        let bus = Bus::new(nats.client().clone());
-        let topology = setup::check(&bus)
-            .await
-            .with_context(|| format!("JetStream at {}", settings.describe()))?;
+        let (nats, bus, topology) = connect_bus(common).await?;
         let url = common.postgres_url()?;
         let metadata = Metadata::connect(url.expose(), POSTGRES_CONNECTIONS_MAX).context("--postgres-url")?;
         let at = || format!("Postgres at {}", describe(url.expose()));
@@ -115,6 +123,17 @@ impl Look {
     pub(crate) fn age(&self, then: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.now.0 - then.0).unwrap_or(0))
     }
+}
+
+/// Connects to NATS alone, which must be set up. The connection ends with the first of what is given.
+pub(crate) async fn connect_bus(common: &CommonConfig) -> anyhow::Result<(NatsConnection, Bus, Topology)> {
+    let settings = NatsSettings::new(common)?;
+    let nats = NatsConnection::connect(&settings, "tidings-look").await?;
+    let bus = Bus::new(nats.client().clone());
+    let topology = setup::check(&bus)
+        .await
+        .with_context(|| format!("JetStream at {}", settings.describe()))?;
+    Ok((nats, bus, topology))
 }
 
 /// A Postgres URL without its credentials and options.

@@ -21,6 +21,7 @@ mod session_key;
 pub mod setup;
 mod shard;
 mod subject;
+mod summary;
 mod trials;
 mod wire;
 
@@ -46,6 +47,7 @@ pub use subject::{
     fanout_consumer, inbox_stream, inbox_subject, invalidation_subject, is_barrier, is_mark, live_subject,
     lost_subject, unescape_user,
 };
+pub use summary::{ConsumerSummary, StreamSummary};
 pub use trials::PartitionTrials;
 pub use wire::{FORMAT, WireError};
 

@@ -40,7 +40,7 @@ async fn closed(device: &mut Device) -> (u16, String) {
     (closed.code, closed.reason)
 }
 
-fn forbidden(code: ErrorCode) -> (u16, String) {
+fn forbidden(code: &ErrorCode) -> (u16, String) {
     (CloseCode::Forbidden.number(), code.as_str().to_owned())
 }
 
@@ -137,7 +137,7 @@ async fn a_client_is_removed_while_it_is_connected() {
         (&json!(bob.as_str()), &json!(true), &json!(true))
     );
     assert_eq!(removed["unconfirmed"], 3);
-    assert_eq!(closed(&mut connected).await, forbidden(ErrorCode::ClientRemoved));
+    assert_eq!(closed(&mut connected).await, forbidden(&ErrorCode::ClientRemoved));
     assert_eq!(refusal(system, 0, &scene.bob).await, ErrorCode::ClientRemoved);
     assert_eq!(
         media_says(system, &scene.bob).await,
@@ -205,7 +205,7 @@ async fn who_is_suspended_is_out_everywhere_until_resumed() {
         ErrorCode::Suspended
     );
     for device in [&mut on_phone, &mut on_tablet] {
-        assert_eq!(closed(device).await, forbidden(ErrorCode::Suspended));
+        assert_eq!(closed(device).await, forbidden(&ErrorCode::Suspended));
     }
     assert_eq!(media_says(system, &phone).await, (403, "suspended".to_owned()));
     let found = shell.json(&format!("tidings where {mallory} --json")).await;
@@ -278,7 +278,7 @@ async fn a_gateway_that_does_not_answer_is_named() {
     // Whoever is suspended is so all the same; once the gateway goes on, so is the connection.
     assert_eq!(refusal(&system, 0, &identity).await, ErrorCode::Suspended);
     system.signal("gateway-2", Signal::SIGCONT);
-    assert_eq!(closed(&mut device).await, forbidden(ErrorCode::Suspended));
+    assert_eq!(closed(&mut device).await, forbidden(&ErrorCode::Suspended));
     let text = shell.text(&format!("tidings suspend {mallory}")).await;
     assert!(text.contains("was suspended already"), "{text}");
 }

@@ -10,3 +10,4 @@ mod nats_command;
 mod scene;
 mod settings;
 mod shell;
+mod top;
