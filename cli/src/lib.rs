@@ -8,6 +8,7 @@ mod data_dir;
 mod dead_letters;
 mod decode;
 mod hands;
+mod health;
 mod help;
 mod look;
 mod print;
@@ -57,6 +58,7 @@ enum Command {
     Resume(hands::ResumeArgs),
     DeadLetters(dead_letters::DeadLettersArgs),
     Decode(decode::DecodeArgs),
+    Health(health::HealthArgs),
     Bench(bench::BenchArgs),
     /// The WebSocket edge: clients connect here.
     Gateway(Box<GatewayConfig>),
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Resume(args) => hands::resume(&args),
         Command::DeadLetters(args) => dead_letters::main(args),
         Command::Decode(args) => decode::main(&args),
+        Command::Health(args) => health::main(&args),
         Command::Bench(args) => bench::main(args),
         Command::Gateway(config) => {
             let common = config.common.clone();
