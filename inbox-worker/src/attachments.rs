@@ -113,6 +113,8 @@ async fn round(
     clocks.agreed().await?;
     let lease = metadata.take_lease(LEASE, context.boot_id.0, LEASE_LASTS);
     if !in_time(QUESTION_TIMEOUT, lease).await? {
+        // Whoever has it tells; what this worker knew, when it had it, is over.
+        metrics::gauge!("tidings_blobs_to_remove").set(0);
         return Ok(Round::Done);
     }
     let expired = in_time(QUESTION_TIMEOUT, metadata.expire_attachments(ROWS_MAX)).await?;

@@ -3,11 +3,13 @@
 //! other's locks in Postgres.
 
 mod attachments;
+mod backlog;
 mod blob_store;
 mod clocks;
 mod config;
 mod expire;
 mod idle;
+mod metrics;
 mod orphans;
 mod prune;
 mod relay;
@@ -32,6 +34,7 @@ pub(crate) const WORK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Works until the service is asked to stop.
 pub async fn run(config: InboxWorkerConfig, context: Context) -> anyhow::Result<()> {
+    metrics::describe();
     let registered = CancellationToken::new();
     Registration::start(&context, None, registered.clone()).await?;
     let offset = config.clock_offset.saturating_mul(1_000);
@@ -45,6 +48,7 @@ pub async fn run(config: InboxWorkerConfig, context: Context) -> anyhow::Result<
     tokio::join!(
         relay::run(context.clone()),
         prune::run(context.clone()),
+        backlog::run(context.clone()),
         clocks.run(&context),
         expire::run(context.clone(), clocks.clone(), config.retention),
         sweep::run(context.clone()),
