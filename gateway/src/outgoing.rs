@@ -76,10 +76,10 @@ impl Outgoing {
     }
 
     /// The client has confirmed a delivery, or everything up to it: how long that took, if it is the one that was timed.
+    /// One that the client passes over is given up, and the next one timed.
     pub(crate) fn confirmed(&mut self, delivery: u64, and_before: bool) -> Option<Duration> {
-        let of_timed =
-            |(timed, _): &mut (u64, Instant)| *timed == delivery || (and_before && *timed < delivery);
-        self.timed.take_if(of_timed).map(|(_, since)| since.elapsed())
+        let (timed, since) = self.timed.take_if(|(timed, _)| *timed <= delivery)?;
+        (timed == delivery || and_before).then(|| since.elapsed())
     }
 
     pub(crate) fn answer(&mut self, answer: Message) {
@@ -218,11 +218,17 @@ mod tests {
         assert_eq!(outgoing.confirmed(1, true), None, "it has not left");
         next(&mut outgoing);
         next(&mut outgoing);
-        assert_eq!(outgoing.confirmed(2, false), None, "the first one is timed");
         assert!(outgoing.confirmed(2, true).is_some());
         assert_eq!(outgoing.confirmed(2, true), None, "once");
         next(&mut outgoing);
-        assert!(outgoing.confirmed(3, false).is_some());
+        next(&mut outgoing);
+        assert_eq!(outgoing.confirmed(4, false), None, "the third one is timed");
+        deliver(&mut outgoing, 5);
+        next(&mut outgoing);
+        assert!(
+            outgoing.confirmed(5, false).is_some(),
+            "the third one was given up"
+        );
     }
 
     #[test]

@@ -40,11 +40,17 @@ const METRICS: &[Metric] = &[
     ),
 ];
 
+/// Methods that are counted by name.
+pub(crate) const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
 /// Makes them known.
 pub(crate) fn describe() {
     describe_metrics(METRICS);
     metrics::gauge!("tidings_media_uploads").set(0);
     metrics::gauge!("tidings_media_downloads").set(0);
+    for method in METHODS {
+        metrics::counter!("tidings_media_answers_total", "method" => method, "status" => "5xx").increment(0);
+    }
     for code in ErrorCode::ALL {
         metrics::counter!("tidings_errors_total", "code" => code.as_str().to_owned()).increment(0);
     }

@@ -10,6 +10,7 @@ use tidings_protocol::ErrorCode;
 
 use crate::cors::{self, Origins};
 use crate::media::SharedMedia;
+use crate::metrics::METHODS;
 use crate::refusal::Refusal;
 use crate::{attachments, tus};
 
@@ -58,10 +59,10 @@ async fn no_method() -> Refusal {
 
 /// Nobody looks into the bytes of an answer for its type, and every answer is counted.
 async fn around(request: Request, next: Next) -> Response {
-    let method = match request.method().as_str() {
-        known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known.to_owned(),
-        _ => "other".to_owned(),
-    };
+    let method = METHODS
+        .into_iter()
+        .find(|method| *method == request.method().as_str());
+    let method = method.unwrap_or("other");
     let mut response = next.run(request).await.into_response();
     response.headers_mut().insert(
         header::X_CONTENT_TYPE_OPTIONS,
