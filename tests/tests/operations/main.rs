@@ -6,6 +6,7 @@ mod guide;
 mod hands;
 mod inboxes;
 mod look;
+mod monitoring;
 mod nats_command;
 mod scene;
 mod settings;
