@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 use tidings_nats::{
-    Bus, DEAD_LETTERS, Event, HEADER_KIND, HEADER_REASON, HEADER_TRIES, LetterMessage, WireError,
+    Bus, DEAD_LETTERS, Event, HEADER_KIND, HEADER_REASON, HEADER_TRIES, HeadedMessage, WireError,
 };
 use tidings_protocol::Timestamp;
 
@@ -77,7 +77,7 @@ pub(crate) fn main(args: DeadLettersArgs) -> ExitCode {
 }
 
 impl Letter {
-    fn of(message: &LetterMessage) -> Self {
+    fn of(message: &HeadedMessage) -> Self {
         let header = |name| message.header(name).map(str::to_owned);
         let mut tokens = message.subject.splitn(3, '.').skip(1);
         let mut token = || tokens.next().unwrap_or("-").to_owned();
@@ -102,7 +102,7 @@ impl Letter {
 }
 
 /// Every letter that is there now, oldest first.
-async fn letters(bus: &Bus) -> anyhow::Result<Vec<LetterMessage>> {
+async fn letters(bus: &Bus) -> anyhow::Result<Vec<HeadedMessage>> {
     let read = || format!("cannot read the stream {DEAD_LETTERS}");
     let bounds = bus.stream_bounds(DEAD_LETTERS, TIMEOUT).await;
     let last = bounds.with_context(read)?.last_sequence;
@@ -119,7 +119,7 @@ async fn letters(bus: &Bus) -> anyhow::Result<Vec<LetterMessage>> {
 
 impl Which {
     /// The letters, all of which must be there.
-    async fn find(&self, look: &Look) -> anyhow::Result<Vec<LetterMessage>> {
+    async fn find(&self, look: &Look) -> anyhow::Result<Vec<HeadedMessage>> {
         if self.all {
             return letters(&look.bus).await;
         }

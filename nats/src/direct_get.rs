@@ -55,6 +55,12 @@ pub(crate) struct NextOfSubject<'a> {
 }
 
 #[derive(Serialize)]
+struct NextSince<'a> {
+    start_time: Timestamp,
+    next_by_subj: &'a str,
+}
+
+#[derive(Serialize)]
 pub(crate) struct LastBySubject<'a> {
     pub(crate) last_by_subj: &'a str,
 }
@@ -189,6 +195,21 @@ impl Bus {
     ) -> Result<Option<StoredMessage>, ApiError> {
         let body = NextOfSubject {
             seq: from,
+            next_by_subj: subject,
+        };
+        self.leader_get(stream, &body, timeout).await
+    }
+
+    /// The first message of a subject that was stored at a moment or later, asked of the stream's leader.
+    pub async fn leader_next_since(
+        &self,
+        stream: &str,
+        subject: &str,
+        since: Timestamp,
+        timeout: Duration,
+    ) -> Result<Option<StoredMessage>, ApiError> {
+        let body = NextSince {
+            start_time: since,
             next_by_subj: subject,
         };
         self.leader_get(stream, &body, timeout).await

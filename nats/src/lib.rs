@@ -11,12 +11,13 @@ mod delivery;
 mod direct_get;
 mod durable;
 mod event;
+mod headed;
 mod headers;
 mod invalidation;
-mod letter;
 mod live;
 mod lost;
 mod publish;
+mod remembered;
 mod session_key;
 pub mod setup;
 mod shard;
@@ -31,12 +32,12 @@ pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
 pub use direct_get::{DirectGetError, StoredMessage};
 pub use durable::{DurableInfo, StartedDurable, durable_config, inbox_subjects};
 pub use event::{ChatUpdate, Entry, Event, Message};
+pub use headed::HeadedMessage;
 pub use headers::{
     CHAT as HEADER_CHAT, FROM as HEADER_FROM, GRANTED as HEADER_GRANTED, KIND as HEADER_KIND,
     REASON as HEADER_REASON, TRIES as HEADER_TRIES, event_headers, granted_version,
 };
 pub use invalidation::Invalidation;
-pub use letter::LetterMessage;
 pub use live::{Beacon, Lane, LiveMessage, Notice, Recipient};
 pub use lost::{LOST_CHATS_MAX, LOST_KIND, Lost};
 pub use publish::{Accepted, PublishError};

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use tidings_nats::{CHATS, Event, LetterMessage, PublishError, chat_subject};
+use tidings_nats::{CHATS, Event, HeadedMessage, PublishError, chat_subject};
 
 use super::{Letter, Which, done, remove};
 use crate::look::{Look, LookArgs, TIMEOUT};
@@ -46,7 +46,7 @@ pub(super) fn main(args: &RetryArgs) -> ExitCode {
 
 /// Publishes the event anew. Its id is the letter's, so that a retry whose letter was not removed, because this was
 /// interrupted, does not publish it twice; the event's own id would be swallowed as a duplicate while CHATS remembers it.
-async fn retry(look: &Look, letter: &LetterMessage) -> anyhow::Result<()> {
+async fn retry(look: &Look, letter: &HeadedMessage) -> anyhow::Result<()> {
     let subject = match Event::decode(&letter.payload) {
         Ok(Event::ChatUpdate(_)) => {
             bail!("it is a change of the chat's participants; later changes hold all of them, so drop it")

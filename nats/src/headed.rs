@@ -1,4 +1,5 @@
-//! Reading `DEAD_LETTERS`, with the headers that say why.
+//! Reading messages together with their headers, which say what the payload does not: the id that a stream knows an
+//! event by, why an event is a dead letter.
 
 use std::time::Duration;
 
@@ -12,28 +13,28 @@ use crate::api::{ApiError, Bus};
 use crate::direct_get::from_base64;
 use crate::headers::{REASON, TRIES};
 
-/// A dead letter as it is stored.
+/// A message as it is stored, an event or a dead letter, with its headers.
 #[derive(Clone, Debug)]
-pub struct LetterMessage {
-    /// `dead.<partition>.<chat token>`.
+pub struct HeadedMessage {
+    /// On which subject.
     pub subject: String,
-    /// Its stream sequence in `DEAD_LETTERS`.
+    /// Its stream sequence.
     pub sequence: u64,
-    /// When it was put there, by the server's clock.
+    /// When the stream stored it, by the server's clock.
     pub stored_at: Timestamp,
-    /// The event's own, the reason and the number of tries.
+    /// Ours and those of JetStream. A dead letter has the event's, the reason and the number of tries.
     pub headers: HeaderMap,
-    /// The event.
+    /// Its bytes.
     pub payload: Bytes,
 }
 
-impl LetterMessage {
+impl HeadedMessage {
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(async_nats::HeaderValue::as_str)
     }
 
-    /// The headers that the event had before it died, without its deduplication id.
+    /// The headers that the event of a dead letter had before it died, without its deduplication id.
     pub fn own_headers(&self) -> HeaderMap {
         let mut own = HeaderMap::new();
         for (name, values) in self.headers.iter() {
@@ -51,15 +52,24 @@ impl LetterMessage {
 
 impl Bus {
     /// The first dead letter from a sequence on, asked of the stream's leader.
-    pub async fn letter_from(&self, from: u64, timeout: Duration) -> Result<Option<LetterMessage>, ApiError> {
-        let body = json!({ "seq": from, "next_by_subj": ">" });
-        let found = self
-            .leader_get_with::<String>(DEAD_LETTERS, &body, timeout)
-            .await?;
+    pub async fn letter_from(&self, from: u64, timeout: Duration) -> Result<Option<HeadedMessage>, ApiError> {
+        self.next_headed(DEAD_LETTERS, ">", from, timeout).await
+    }
+
+    /// The first message of a subject, which may have wildcards, from a sequence on, asked of the stream's leader.
+    pub async fn next_headed(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        timeout: Duration,
+    ) -> Result<Option<HeadedMessage>, ApiError> {
+        let body = json!({ "seq": from, "next_by_subj": subject });
+        let found = self.leader_get_with::<String>(stream, &body, timeout).await?;
         let Some((stored, encoded)) = found else {
             return Ok(None);
         };
-        Ok(Some(LetterMessage {
+        Ok(Some(HeadedMessage {
             subject: stored.subject,
             sequence: stored.sequence,
             stored_at: stored.stored_at,
@@ -87,7 +97,7 @@ mod tests {
     #[test]
     fn the_events_own_headers_are_told_from_ours() {
         let text = "NATS/1.0\r\nNats-Msg-Id: dead.7\r\nTidings-Kind: message\r\nTidings-Reason: malformed: empty\r\nTidings-Tries: 1\r\n\r\n";
-        let letter = LetterMessage {
+        let letter = HeadedMessage {
             subject: String::new(),
             sequence: 7,
             stored_at: Timestamp(0),
