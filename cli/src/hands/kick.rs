@@ -17,18 +17,21 @@ use crate::look::{Look, LookArgs, run};
 /// connections are closed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct KickArgs {
+    #[command(flatten)]
+    whom: Whom,
+    #[command(flatten)]
+    look: LookArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Whom {
     /// Which client.
-    #[arg(
-        value_name = "CLIENT",
-        required_unless_present = "user",
-        conflicts_with = "user"
-    )]
+    #[arg(value_name = "CLIENT")]
     client: Option<ClientId>,
     /// All clients of this user.
     #[arg(long)]
     user: Option<UserId>,
-    #[command(flatten)]
-    look: LookArgs,
 }
 
 #[derive(Debug, Serialize)]
@@ -42,7 +45,7 @@ pub(crate) fn main(args: &KickArgs) -> ExitCode {
 }
 
 async fn kick(look: &Look, args: &KickArgs) -> anyhow::Result<Kicked> {
-    let (user_id, clients) = match (&args.client, &args.user) {
+    let (user_id, clients) = match (&args.whom.client, &args.whom.user) {
         (Some(client), _) => match look.metadata.client(*client).await? {
             Some(record) => (record.user, vec![*client]),
             None => bail!("no client {client} has ever registered"),

@@ -9,6 +9,8 @@ use crate::print;
 
 /// Lines beside those of the four tables: what is said above them, their titles, and what is between them.
 const LINES_BESIDE: usize = 8 + 4 * 2;
+/// Less is shown as 0.0.
+const RATE_SHOWN: f64 = 0.05;
 /// Of problems, and of latencies.
 const LINES_MAX: usize = 6;
 
@@ -41,6 +43,7 @@ pub(super) fn text(report: &Report, rows: usize) -> String {
     let shards: Vec<Vec<String>> = report
         .shards
         .iter()
+        .filter(|shard| shard.holds.unconfirmed > 0 || shard.holds.stored > 0.0)
         .map(|shard| {
             let holds = &shard.holds;
             vec![
@@ -61,10 +64,13 @@ pub(super) fn text(report: &Report, rows: usize) -> String {
         ">BYTES",
         ">DURABLES",
     ];
-    table(&mut text, &titles, shards, rows, "no shard is known");
+    table(&mut text, &titles, shards, rows, "nothing is stored");
     let partitions: Vec<Vec<String>> = report
         .partitions
         .iter()
+        .filter(|partition| {
+            partition.events >= RATE_SHOWN || partition.unprocessed + partition.outstanding > 0
+        })
         .map(|partition| {
             vec![
                 partition.consumer.clone(),
@@ -75,7 +81,7 @@ pub(super) fn text(report: &Report, rows: usize) -> String {
         })
         .collect();
     let titles = ["PARTITION", ">EVENTS/S", ">UNPROCESSED", ">OUTSTANDING"];
-    table(&mut text, &titles, partitions, rows, "no partition is known");
+    table(&mut text, &titles, partitions, rows, "nothing passed or waits");
     let processes: Vec<Vec<String>> = report
         .processes
         .iter()

@@ -10,6 +10,7 @@ use tidings_tests::{Device, PATIENCE, System, SystemOptions, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::guide::GUIDE;
 use crate::scene::SAID;
 use crate::shell::Shell;
 
@@ -128,6 +129,20 @@ async fn it_shows_what_is_going_on() {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     assert!(!text.contains(SAID) && !text.contains('\u{1b}'), "{text}");
+    // The guide shows the same tables.
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let titles: Vec<Vec<String>> = GUIDE
+        .lines()
+        .filter(|line| line.contains("/S  ") || line.ends_with("EVENTS/S"))
+        .map(words)
+        .collect();
+    assert_eq!(titles.len(), 4, "the tables of `top` in the guide");
+    for title in titles {
+        assert!(
+            text.lines().any(|line| words(line) == title),
+            "{title:?} is not in {text}"
+        );
+    }
 
     // By URLs: from two gateways alone, of which one is gone. The rest is JetStream's.
     let up = system.up_file();
