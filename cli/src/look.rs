@@ -3,6 +3,7 @@
 
 mod chat_info;
 pub(crate) mod clients;
+mod explain;
 pub(crate) mod inbox;
 pub(crate) mod presence;
 mod where_user;
@@ -22,6 +23,7 @@ use crate::{DataDir, UpFile, print};
 
 pub(crate) use chat_info::{ChatInfoArgs, main as chat_info};
 pub(crate) use clients::{ClientsArgs, main as clients};
+pub(crate) use explain::{ExplainArgs, main as explain};
 pub(crate) use inbox::{InboxArgs, main as inbox};
 pub(crate) use where_user::{WhereArgs, main as where_user};
 

@@ -2,6 +2,7 @@
 
 mod attachment_requests;
 mod dead_letters;
+mod explain;
 mod guide;
 mod hands;
 mod inboxes;
