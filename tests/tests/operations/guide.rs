@@ -127,8 +127,13 @@ async fn the_guides_commands_do_what_it_says() {
     shell.set("CHAT", chat.to_owned());
     let last = format!("nats stream get INBOX_37 --last-for inbox.37.bob.{BOB} --translate 'tidings decode'");
     let entry = shell.text(&last).await;
-    let message = entry.split_once("\"message_id\": \"").map(|(_, rest)| &rest[..36]);
-    shell.set("MESSAGE", message.expect("an entry has a message's id").to_owned());
+    let message = entry
+        .split_once("\"message_id\": \"")
+        .map(|(_, rest)| &rest[..36]);
+    shell.set(
+        "MESSAGE",
+        message.expect("an entry has a message's id").to_owned(),
+    );
 
     let examples = examples(GUIDE);
     assert!(
