@@ -29,7 +29,7 @@ const HEADERS_TIMEOUT: Duration = Duration::from_secs(30);
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// What is read at once, and what waits to be written; the larger, the fewer wake-ups an upload takes. An upload and a
 /// download hold a few of these, which must stay below 4 MB.
-pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
+const BUFFER_BYTES: usize = 512 * 1024;
 /// What the kernel takes beyond what is on its way. With its own idea of it, megabytes, a slow client would seem to
 /// stand still for as long as a third of that takes.
 #[cfg(target_os = "linux")]
