@@ -56,9 +56,12 @@ fn only_connections(argument: Arg) -> Arg {
         | "nats_credentials_file"
         | "postgres_url"
         | "postgres_url_file" => argument.help_heading("Which system (--dir, or else the URLs)"),
-        "postgres_connections_max" | "admin_listen" | "log_format" | "log" | "drain_timeout" => {
-            argument.hide(true)
-        }
+        "postgres_connections_max"
+        | "admin_listen"
+        | "log_format"
+        | "log"
+        | "otlp_endpoint"
+        | "drain_timeout" => argument.hide(true),
         _ => argument,
     }
 }

@@ -12,6 +12,8 @@ pub const CHAT: &str = "Tidings-Chat";
 pub const FROM: &str = "Tidings-From";
 /// The version of the chat whose participants may read what the message names, where it names any attachment.
 pub const GRANTED: &str = "Tidings-Granted";
+/// W3C trace context, of an event, an entry or a notice that is traced. Whoever does not know it takes no notice.
+pub const TRACE: &str = "traceparent";
 /// Why an event is a dead letter.
 pub const REASON: &str = "Tidings-Reason";
 /// How often it was tried before it became a dead letter.

@@ -35,7 +35,7 @@ pub use event::{ChatUpdate, Entry, Event, Message};
 pub use headed::HeadedMessage;
 pub use headers::{
     CHAT as HEADER_CHAT, FROM as HEADER_FROM, GRANTED as HEADER_GRANTED, KIND as HEADER_KIND,
-    REASON as HEADER_REASON, TRIES as HEADER_TRIES, event_headers, granted_version,
+    REASON as HEADER_REASON, TRACE as HEADER_TRACE, TRIES as HEADER_TRIES, event_headers, granted_version,
 };
 pub use invalidation::Invalidation;
 pub use live::{Beacon, Lane, LiveMessage, Notice, Recipient};

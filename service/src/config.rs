@@ -83,6 +83,13 @@ pub struct CommonConfig {
     )]
     pub log: String,
 
+    /// The OpenTelemetry collector that gets the spans of traced messages, by OTLP over HTTP: `http://collector:4318`.
+    ///
+    /// /v1/traces is put behind an address without a path. Without this nothing is traced. Which messages are traced,
+    /// the gateways choose: see their --trace-ratio.
+    #[arg(long, env = "TIDINGS_OTLP_ENDPOINT", value_name = "URL", value_parser = otlp_endpoint)]
+    pub otlp_endpoint: Option<url::Url>,
+
     /// How long a stop may take after SIGTERM, in seconds: work in hand is finished, clients are sent elsewhere.
     ///
     /// What is not done by then is dropped and done again by another process. Keep it below the time after
@@ -118,6 +125,13 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
         return Err("between 0 and 86400 seconds are expected".to_owned());
     }
     Ok(Duration::from_secs_f64(seconds))
+}
+
+/// A URL that spans can be posted to.
+fn otlp_endpoint(text: &str) -> Result<url::Url, String> {
+    let url = text.parse::<url::Url>().ok();
+    url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| "a URL is expected, such as http://collector:4318".to_owned())
 }
 
 #[cfg(test)]
@@ -186,6 +200,14 @@ pub(crate) mod tests {
                 .get_arguments()
                 .find(|argument| argument.get_id() == secret);
             assert!(argument.expect("the setting exists").is_hide_env_values_set());
+        }
+    }
+
+    #[test]
+    fn spans_go_to_a_url() {
+        assert!(otlp_endpoint("http://[::1]:4318").is_ok());
+        for wrong in ["", "collector:4318", "grpc://collector:4317", "http://"] {
+            assert!(otlp_endpoint(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -29,6 +29,7 @@ mod switch;
 mod tasks;
 mod token_config;
 mod tokens;
+mod trace;
 
 pub use attachment_config::AttachmentConfig;
 pub use boot_id::BootId;
@@ -49,3 +50,4 @@ pub use switch::Switch;
 pub use tasks::Tasks;
 pub use token_config::TokenConfig;
 pub use tokens::{Claims, TokenError, TokenVerifier};
+pub use trace::{Kind, Span, TraceContext};

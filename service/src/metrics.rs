@@ -51,6 +51,15 @@ const METRICS: &[Metric] = &[
         "Look-ups in a cache, and what came of them",
     )
     .as_it_happens(),
+    Metric::counter(
+        "tidings_trace_spans_total",
+        "Spans of traced messages that were made",
+    ),
+    Metric::counter(
+        "tidings_trace_spans_exported_total",
+        "Spans that were sent to the collector or refused by it",
+    )
+    .by("outcome", &["sent", "failed"]),
     Metric::gauge("process_resident_memory_bytes", "Resident memory"),
     Metric::gauge("process_threads", "Threads"),
     Metric::gauge("process_cpu_seconds_total", "Processor time, of user and system"),

@@ -26,6 +26,7 @@ use crate::nats_connection::{NatsConnection, NatsSettings};
 use crate::postgres;
 use crate::stop::{EXIT_CODE_AT_ONCE, StopRequests};
 use crate::tasks::Tasks;
+use crate::trace::Traces;
 
 /// How often histograms are sorted into their buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -99,6 +100,11 @@ where
         .context("--postgres-url")?;
     let metrics = Metrics::install(name)?;
     tokio::spawn(upkeep(metrics.clone()));
+    let traces = config
+        .otlp_endpoint
+        .as_ref()
+        .map(|endpoint| Traces::start(endpoint, name, boot_id));
+    let traces = traces.transpose()?;
     let admin = Admin {
         service: name,
         boot_id,
@@ -150,6 +156,9 @@ where
         tracing::warn!("the last messages to NATS were not flushed");
     }
     let _ = tokio::time::timeout(FLUSH_TIMEOUT, metadata.close()).await;
+    if let Some(traces) = traces {
+        traces.stop().await;
+    }
     result
 }
 
