@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tidings_metadata::Metadata;
 use tidings_nats::{Bus, Topology};
+use tidings_service::{Kind, Span, TraceContext};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -99,7 +100,11 @@ impl FanOut {
         cancelled: &CancellationToken,
     ) -> Outcome {
         let started = Instant::now();
-        let mut progress = Progress::default();
+        let mut span = traced(incoming);
+        let mut progress = Progress {
+            trace: onward(incoming, span.as_ref()),
+            ..Progress::default()
+        };
         let mut tries = Tries::default();
         let mut waits = Waits::default();
         while !cancelled.is_cancelled() {
@@ -125,6 +130,10 @@ impl FanOut {
                         stored = ?progress.stored,
                         "an event is fanned out"
                     );
+                    if let Some(span) = &mut span {
+                        span.set("recipients", progress.stored.len() as i64);
+                        span.set("tries", i64::from(tries.count()));
+                    }
                     return Outcome::Finished;
                 }
                 Err(Failure::Weather(reason)) => {
@@ -148,6 +157,9 @@ impl FanOut {
                 }
                 Err(Failure::Poison(reason)) => match self.bury(incoming, &reason, tries.count()).await {
                     Ok(()) => {
+                        if let Some(span) = &mut span {
+                            span.fail("a dead letter");
+                        }
                         forget_chat(participants, incoming);
                         return Outcome::Finished;
                     }
@@ -168,6 +180,24 @@ impl FanOut {
                 .run_until_cancelled(tokio::time::sleep(tries.delay()))
                 .await;
         }
+        if let Some(span) = &mut span {
+            span.fail("abandoned: it is worked on again");
+        }
         Outcome::Abandoned
     }
+}
+
+/// The span of an event that is traced, from the beginning of the work on it to its end.
+fn traced(incoming: &Incoming) -> Option<Span> {
+    let before = TraceContext::of(Some(&incoming.headers))?;
+    let mut span = Span::child(before, "fan out", Kind::Consumer)?;
+    span.set("stream.sequence", incoming.sequence as i64);
+    span.set("partition", i64::from(incoming.lane.partition.0));
+    Some(span)
+}
+
+/// What goes with its entries: that span or, where this process sends none, what came before it.
+fn onward(incoming: &Incoming, span: Option<&Span>) -> Option<TraceContext> {
+    span.map(Span::context)
+        .or_else(|| TraceContext::of(Some(&incoming.headers)))
 }

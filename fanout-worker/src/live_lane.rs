@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use async_nats::HeaderMap;
 use bytes::Bytes;
 use tidings_nats::{Accepted, Beacon, Lane, LiveMessage, Notice, Recipient, Shard, live_subject};
 use tidings_protocol::ClientId;
+use tidings_service::TraceContext;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
@@ -55,6 +57,7 @@ impl LiveLane {
         &self,
         lane: Lane,
         entry: &Bytes,
+        trace: Option<TraceContext>,
         stored: impl Iterator<Item = Stored>,
         in_standing: impl Fn() -> bool,
     ) -> bool {
@@ -85,7 +88,7 @@ impl LiveLane {
                 entry: entry.clone(),
                 recipients,
             };
-            self.send(subject, LiveMessage::Notice(notice)).await;
+            self.send(subject, trace, LiveMessage::Notice(notice)).await;
         }
         true
     }
@@ -102,13 +105,22 @@ impl LiveLane {
                 sessions_revision,
                 invalidations_sequence,
             };
-            self.send(live_subject(&gateway), LiveMessage::Beacon(beacon))
+            self.send(live_subject(&gateway), None, LiveMessage::Beacon(beacon))
                 .await;
         }
     }
 
-    async fn send(&self, subject: String, message: LiveMessage) {
-        if let Err(error) = self.client.publish(subject, message.encode()).await {
+    async fn send(&self, subject: String, trace: Option<TraceContext>, message: LiveMessage) {
+        let payload = message.encode();
+        let sent = match trace {
+            None => self.client.publish(subject, payload).await,
+            Some(trace) => {
+                let mut headers = HeaderMap::new();
+                trace.put(&mut headers);
+                self.client.publish_with_headers(subject, headers, payload).await
+            }
+        };
+        if let Err(error) = sent {
             tracing::debug!(%error, "a live message was not sent");
         }
     }

@@ -84,6 +84,18 @@ pub struct GatewayConfig {
     )]
     pub unauthenticated_max: u32,
 
+    /// How many of the messages that come in here are traced, from 0 for none to 1 for all.
+    ///
+    /// Their spans go where --otlp-endpoint says; without that nothing is traced.
+    #[arg(
+        long,
+        env = "TIDINGS_TRACE_RATIO",
+        default_value = "0.01",
+        value_name = "RATIO",
+        value_parser = ratio
+    )]
+    pub trace_ratio: f64,
+
     /// How long a client may take nothing of what waits for it, in seconds, before it is closed with 4408.
     ///
     /// Counted from the last bytes that left: however slow a link is, a client that reads is not closed.
@@ -106,6 +118,12 @@ fn stall_timeout(text: &str) -> Result<Duration, String> {
     Ok(timeout)
 }
 
+/// A part of all.
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| "a number from 0 to 1 is expected, such as 0.01".to_owned())
+}
+
 /// A URL that paths are put behind.
 fn media_url(text: &str) -> Result<String, String> {
     let authority = text
@@ -121,6 +139,17 @@ fn media_url(text: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ratio_is_a_part() {
+        assert_eq!(
+            (ratio("0"), ratio("1"), ratio("0.25")),
+            (Ok(0.0), Ok(1.0), Ok(0.25))
+        );
+        for wrong in ["", "-0.1", "1.1", "NaN", "1%"] {
+            assert!(ratio(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn a_media_url_ends_where_paths_begin() {

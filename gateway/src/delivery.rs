@@ -1,11 +1,14 @@
 //! What an inbox holds, as a frame for one connection.
 
+use std::ops::Deref;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tidings_nats::{ChatUpdate, Entry, Event, Lost};
 use tidings_protocol::{
-    self as protocol, InboxTrimmed, NewMessage, Role, ServerFrame, Timestamp, UserId, You,
+    self as protocol, ClientId, InboxTrimmed, NewMessage, Role, ServerFrame, Timestamp, UserId, You,
 };
+use tidings_service::{Kind, Span, TraceContext, clock};
 
 /// How the gateway came to know of an entry.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -26,11 +29,36 @@ impl Way {
     }
 }
 
+/// An entry as it came to this gateway.
+#[derive(Debug)]
+pub(crate) struct Arrived {
+    entry: Entry,
+    /// Of an entry that is traced: what comes before, and when it came.
+    trace: Option<(TraceContext, SystemTime)>,
+}
+
+impl Arrived {
+    pub(crate) fn new(entry: Entry, trace: Option<TraceContext>) -> Self {
+        Self {
+            entry,
+            trace: trace.map(|trace| (trace, clock::precise())),
+        }
+    }
+}
+
+impl Deref for Arrived {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
 /// What is stored in an inbox under one sequence.
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
     /// An event.
-    Entry(Arc<Entry>, Way),
+    Entry(Arc<Arrived>, Way),
     /// A mark of what is missing.
     Lost(Arc<Lost>),
 }
@@ -50,6 +78,18 @@ impl Body {
             Self::Entry(_, way) => *way,
             Self::Lost(_) => Way::Scan,
         }
+    }
+
+    /// The span of a delivery to a client, since the entry came to this gateway, if it is traced.
+    pub(crate) fn span(&self, client_id: ClientId) -> Option<Span> {
+        let Self::Entry(entry, way) = self else {
+            return None;
+        };
+        let (trace, since) = entry.trace?;
+        let mut span = Span::child_since(trace, "deliver", Kind::Consumer, since)?;
+        span.set("client.id", client_id.to_string());
+        span.set("way", way.as_str());
+        Some(span)
     }
 
     /// When a message was accepted, that a notice told of: it is on its way for so long. What is read may have waited

@@ -54,6 +54,8 @@ pub(crate) struct Gateway {
     pub(crate) media_url: Option<String>,
     pub(crate) attachments: AttachmentConfig,
     pub(crate) inbox_durables: bool,
+    /// How many messages are traced.
+    pub(crate) trace_ratio: f64,
     /// Nobody can be served here.
     cut_off: AtomicBool,
     /// Who may say hello now.
@@ -106,6 +108,7 @@ impl Gateway {
             media_url: config.media_url.clone(),
             attachments: config.attachments.clone(),
             inbox_durables: config.inbox_durables == Switch::On,
+            trace_ratio: config.trace_ratio,
             cut_off: AtomicBool::new(false),
             admission: Admission::new(),
             durables: Semaphore::new(DURABLES_MAX),

@@ -12,8 +12,9 @@ use tidings_nats::{
     Topology, durable_config, inbox_stream, inbox_subjects, is_mark,
 };
 use tidings_protocol::{ClientId, UserId};
+use tidings_service::TraceContext;
 
-use crate::delivery::{Body, Way};
+use crate::delivery::{Arrived, Body, Way};
 use crate::ends::Ends;
 use crate::ensure_durable::ensure_durable;
 use crate::inbox_session::{Reading, Stored};
@@ -264,7 +265,9 @@ impl InboxReader {
                     durable.next += 1;
                     empty = info.pending == 0;
                     last = info.stream_sequence;
-                    entries.extend(self.stored(info.stream_sequence, &message.subject, &message.payload));
+                    let trace = TraceContext::of(message.headers.as_ref());
+                    let (sequence, subject) = (info.stream_sequence, &message.subject);
+                    entries.extend(self.stored(sequence, subject, &message.payload, trace));
                 }
                 Some(ConsumerStatus::Heartbeat) => {}
                 Some(ConsumerStatus::Empty) => empty = true,
@@ -343,7 +346,10 @@ impl InboxReader {
         let through = messages.last().map_or(0, |(sequence, _)| *sequence);
         let entries = messages
             .iter()
-            .filter_map(|(sequence, message)| self.stored(*sequence, &message.subject, &message.payload))
+            .filter_map(|(sequence, message)| {
+                let trace = message.trace.as_deref().and_then(TraceContext::parse);
+                self.stored(*sequence, &message.subject, &message.payload, trace)
+            })
             .collect();
         Read {
             entries,
@@ -353,11 +359,17 @@ impl InboxReader {
     }
 
     /// An entry that cannot be read is skipped, told and kept: a newer gateway may read it.
-    fn stored(&self, sequence: u64, subject: &str, payload: &[u8]) -> Option<Stored<Body>> {
+    fn stored(
+        &self,
+        sequence: u64,
+        subject: &str,
+        payload: &[u8],
+        trace: Option<TraceContext>,
+    ) -> Option<Stored<Body>> {
         let body = if is_mark(subject) {
             Lost::decode(payload).map(|lost| Body::Lost(Arc::new(lost)))
         } else {
-            Entry::decode(payload).map(|entry| Body::Entry(Arc::new(entry), Way::Scan))
+            Entry::decode(payload).map(|entry| Body::Entry(Arc::new(Arrived::new(entry, trace)), Way::Scan))
         };
         match body {
             Ok(body) => Some(Stored {

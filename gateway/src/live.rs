@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tidings_nats::{CloseRequest, Entry, LiveMessage, Notice, close_subject, live_subject};
-use tidings_service::{Context, LivingWatch, NatsConnection};
+use tidings_service::{Context, LivingWatch, NatsConnection, TraceContext};
 use tokio::sync::{Notify, watch};
 
+use crate::delivery::Arrived;
 use crate::mailbox::{Ending, Told};
 use crate::sessions::{SessionHandle, Sessions};
 use crate::workers::{Verdict, Workers};
@@ -151,7 +152,7 @@ impl Live {
         loop {
             tokio::select! {
                 message = notices.next() => match message {
-                    Some(message) => self.message(&message.payload),
+                    Some(message) => self.message(&message),
                     None => anyhow::bail!("the subscription to notices ended"),
                 },
                 message = closes.next() => match message {
@@ -180,8 +181,8 @@ impl Live {
         }
     }
 
-    fn message(&self, payload: &[u8]) {
-        match LiveMessage::decode(payload) {
+    fn message(&self, message: &async_nats::Message) {
+        match LiveMessage::decode(&message.payload) {
             Ok(LiveMessage::Notice(notice)) => {
                 let (arrival, stamp_now) = {
                     let workers = &mut self.state.lock().workers;
@@ -192,7 +193,8 @@ impl Live {
                 if let Verdict::Gap(lost) = arrival.verdict {
                     self.lost(lost);
                 }
-                self.deliver(&notice, arrival.stamp, stamp_now);
+                let trace = TraceContext::of(message.headers.as_ref());
+                self.deliver(&notice, trace, arrival.stamp, stamp_now);
             }
             Ok(LiveMessage::Beacon(beacon)) => {
                 let (verdict, anew) = self.state.lock().workers.beacon(&beacon, Instant::now());
@@ -212,9 +214,9 @@ impl Live {
         }
     }
 
-    fn deliver(&self, notice: &Notice, stamp: u64, stamp_now: u64) {
+    fn deliver(&self, notice: &Notice, trace: Option<TraceContext>, stamp: u64, stamp_now: u64) {
         let entry = match Entry::decode(&notice.entry) {
-            Ok(entry) => Arc::new(entry),
+            Ok(entry) => Arc::new(Arrived::new(entry, trace)),
             Err(error) => {
                 tracing::warn!(%error, "an entry on the live lane cannot be read");
                 return self.doubt("unreadable");

@@ -5,8 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tidings_nats::{CloseReason, Entry};
+use tidings_nats::CloseReason;
 use tokio::sync::Notify;
+
+use crate::delivery::Arrived;
 
 /// Notices that wait for a connection; as many as may be unconfirmed, since no more could be sent.
 const NOTICES_MAX: usize = tidings_protocol::WINDOW_MAX;
@@ -15,7 +17,7 @@ const NOTICES_MAX: usize = tidings_protocol::WINDOW_MAX;
 #[derive(Debug)]
 pub(crate) struct Told {
     /// The entry, decoded once for all its recipients here.
-    pub(crate) entry: Arc<Entry>,
+    pub(crate) entry: Arc<Arrived>,
     /// Its stream sequence in the inbox.
     pub(crate) sequence: u64,
     /// Its size, for the window.
@@ -36,7 +38,7 @@ pub(crate) enum Mail {
     /// An entry was stored in the inbox.
     Notice {
         /// The entry, decoded once for all its recipients here.
-        entry: Arc<Entry>,
+        entry: Arc<Arrived>,
         /// Its stream sequence in the inbox.
         sequence: u64,
         /// Its size, for the window.
@@ -263,7 +265,7 @@ mod tests {
     use std::pin::pin;
 
     use futures::future::poll_immediate;
-    use tidings_nats::{Event, Message};
+    use tidings_nats::{Entry, Event, Message};
     use tidings_protocol::{ChatId, ClientId, MessageId, Timestamp, UserId};
     use uuid::Uuid;
 
@@ -280,7 +282,7 @@ mod tests {
             attachments: vec![],
         });
         Told {
-            entry: Arc::new(Entry { seq: sequence, event }),
+            entry: Arc::new(Arrived::new(Entry { seq: sequence, event }, None)),
             sequence,
             bytes: 1,
             stamp,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::extract::ws::Message;
 use tidings_protocol::{CaughtUp, ServerFrame, Timestamp, UserId};
-use tidings_service::clock;
+use tidings_service::{Span, clock};
 use tokio::time::Instant;
 
 use crate::delivery::{self, Body};
@@ -22,14 +22,22 @@ const ANSWERS_BYTES_MAX: usize = 64 * 1024;
 /// share an entry.
 #[derive(Debug)]
 enum FromInbox {
-    Delivery { number: u64, body: Body, reader: UserId },
+    Delivery {
+        number: u64,
+        body: Body,
+        reader: UserId,
+        /// Of one that is traced, until it is written.
+        span: Option<Span>,
+    },
     CaughtUp,
 }
 
 impl FromInbox {
     fn frame(&self) -> ServerFrame {
         match self {
-            Self::Delivery { number, body, reader } => delivery::frame(body, *number, reader),
+            Self::Delivery {
+                number, body, reader, ..
+            } => delivery::frame(body, *number, reader),
             Self::CaughtUp => CaughtUp {}.into(),
         }
     }
@@ -87,9 +95,13 @@ impl Outgoing {
         self.answers.push_back(answer);
     }
 
-    pub(crate) fn deliver(&mut self, number: u64, body: Body, reader: UserId) {
-        self.from_inbox
-            .push_back(FromInbox::Delivery { number, body, reader });
+    pub(crate) fn deliver(&mut self, number: u64, body: Body, reader: UserId, span: Option<Span>) {
+        self.from_inbox.push_back(FromInbox::Delivery {
+            number,
+            body,
+            reader,
+            span,
+        });
     }
 
     pub(crate) fn caught_up(&mut self) {
@@ -98,7 +110,14 @@ impl Outgoing {
 
     /// Forgets what is from the inbox, where it is still.
     pub(crate) fn forget_deliveries(&mut self) {
-        self.from_inbox = VecDeque::new();
+        for forgotten in std::mem::take(&mut self.from_inbox) {
+            if let FromInbox::Delivery {
+                span: Some(mut span), ..
+            } = forgotten
+            {
+                span.fail("not written: the connection was closed");
+            }
+        }
     }
 
     /// Takes what is to be written next.
@@ -110,11 +129,17 @@ impl Outgoing {
             self.answers_bytes -= bytes(&answer);
             Next::Answer(answer)
         } else {
-            let next = self.from_inbox.pop_front()?;
-            if let FromInbox::Delivery { number, body, .. } = &next {
+            let mut next = self.from_inbox.pop_front()?;
+            if let FromInbox::Delivery {
+                number, body, span, ..
+            } = &mut next
+            {
                 self.delivered = *number;
                 self.timed.get_or_insert_with(|| (*number, Instant::now()));
                 count(body, clock::now());
+                if let Some(span) = span {
+                    span.set("delivery", *number as i64);
+                }
             }
             Next::Frame(next.frame())
         };
@@ -166,7 +191,7 @@ mod tests {
             chats: Vec::new(),
         };
         let reader = UserId::new("alice").expect("a user id");
-        outgoing.deliver(number, Body::Lost(Arc::new(lost)), reader);
+        outgoing.deliver(number, Body::Lost(Arc::new(lost)), reader, None);
     }
 
     /// What is written next, in a word.

@@ -7,7 +7,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use tidings_protocol::{ChatId, ClientFrame, Error, ErrorCode, Reply, SendMessage};
-use tidings_service::{Claims, clock};
+use tidings_service::{Claims, Kind, Span, clock};
 
 use crate::gateway::Gateway;
 use crate::sessions::SessionHandle;
@@ -36,7 +36,7 @@ pub(crate) struct Requests {
     handle: Arc<SessionHandle>,
     running: FuturesUnordered<BoxFuture<'static, Done>>,
     /// Messages that wait for the one before them in the same chat: a connection's sends to a chat keep their order.
-    queued: HashMap<ChatId, VecDeque<SendMessage>>,
+    queued: HashMap<ChatId, VecDeque<(SendMessage, Option<Span>)>>,
     queued_count: usize,
     /// Requests under way that ask Postgres.
     questions: usize,
@@ -78,22 +78,35 @@ impl Requests {
 
     /// Sends a message once the one before it in the same chat is answered.
     pub(crate) fn send(&mut self, request: SendMessage) {
+        let span = self.traced(&request);
         if let Some(queue) = self.queued.get_mut(&request.chat_id) {
-            queue.push_back(request);
+            queue.push_back((request, span));
             self.queued_count += 1;
         } else {
             self.queued.insert(request.chat_id, VecDeque::new());
-            self.start_send(request);
+            self.start_send(request, span);
         }
     }
 
-    fn start_send(&mut self, request: SendMessage) {
+    /// The span of a message that is traced, from its frame to its answer.
+    fn traced(&self, request: &SendMessage) -> Option<Span> {
+        let mut span = Span::root("send", Kind::Server, self.gateway.trace_ratio)?;
+        span.set("chat.id", request.chat_id.to_string());
+        span.set("message.id", request.message_id.to_string());
+        span.set("client.id", self.handle.client_id.to_string());
+        Some(span)
+    }
+
+    fn start_send(&mut self, request: SendMessage, mut span: Option<Span>) {
         let asked = !request.attachments.is_empty();
         self.questions += usize::from(asked);
         let (gateway, handle) = (self.gateway.clone(), self.handle.clone());
         self.running.push(Box::pin(async move {
             let (id, chat_id) = (request.id, request.chat_id);
-            let result = gateway.send_message(&handle, request).await;
+            let result = gateway.send_message(&handle, request, span.as_ref()).await;
+            if let (Some(span), Err(error)) = (&mut span, &result) {
+                span.fail(error.code.as_str());
+            }
             Done {
                 reply: answer(id, result),
                 sent_to: Some(chat_id),
@@ -113,9 +126,9 @@ impl Requests {
         if error.is_some_and(|error| error.code == ErrorCode::Unavailable) {
             return self.refuse_queued(chat_id);
         }
-        if let Some(request) = self.queued.get_mut(&chat_id).and_then(VecDeque::pop_front) {
+        if let Some((request, span)) = self.queued.get_mut(&chat_id).and_then(VecDeque::pop_front) {
             self.queued_count -= 1;
-            self.start_send(request);
+            self.start_send(request, span);
         } else {
             self.queued.remove(&chat_id);
             if self.queued.is_empty() {
@@ -129,7 +142,10 @@ impl Requests {
     fn refuse_queued(&mut self, chat_id: ChatId) -> Vec<Reply> {
         let queued = self.queued.remove(&chat_id).unwrap_or_default();
         self.queued_count -= queued.len();
-        let refuse = |request: SendMessage| {
+        let refuse = |(request, span): (SendMessage, Option<Span>)| {
+            if let Some(mut span) = span {
+                span.fail(ErrorCode::Unavailable.as_str());
+            }
             let error = unavailable("not sent: the message before it in this chat was not accepted");
             Reply::failure(Some(request.id), error)
         };

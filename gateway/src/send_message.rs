@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tidings_nats::{Event, HEADER_GRANTED, Message, chat_subject, event_headers};
 use tidings_protocol::{Error, Reply, SendMessage};
-use tidings_service::clock;
+use tidings_service::{Kind, Span, clock};
 
 use crate::gateway::Gateway;
 use crate::sessions::SessionHandle;
@@ -16,11 +16,12 @@ use crate::unavailable::publish_error;
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Gateway {
-    /// Accepts a message, or says why not.
+    /// Accepts a message, or says why not. One that is traced has a span.
     pub(crate) async fn send_message(
         &self,
         session: &SessionHandle,
         request: SendMessage,
+        span: Option<&Span>,
     ) -> Result<Reply, Error> {
         let started = Instant::now();
         self.chat_of(request.chat_id, &session.user_id).await?;
@@ -46,11 +47,22 @@ impl Gateway {
         if let Some(version) = version {
             headers.insert(HEADER_GRANTED, version.to_string());
         }
+        let mut publish = span.and_then(|span| Span::child(span.context(), "publish", Kind::Producer));
+        if let Some(publish) = &publish {
+            publish.context().put(&mut headers);
+        }
         let accepted = self
             .publisher
             .bus()
             .publish(subject, headers, event.encode(), PUBLISH_TIMEOUT)
             .await;
+        if let Some(publish) = &mut publish {
+            match &accepted {
+                Ok(accepted) => publish.set("stream.sequence", accepted.sequence as i64),
+                Err(error) => publish.fail(error.to_string()),
+            }
+        }
+        drop(publish);
         let accepted = accepted.map_err(|error| publish_error(&error))?;
         metrics::histogram!("tidings_accept_seconds").record(started.elapsed());
         metrics::counter!("tidings_messages_accepted_total").increment(1);

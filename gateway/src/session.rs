@@ -231,7 +231,9 @@ impl Session {
         for action in std::mem::take(&mut self.actions) {
             match action {
                 Action::Deliver { delivery, body } => {
-                    self.wire.deliver(delivery, body, self.handle.user_id.clone());
+                    let span = body.span(self.handle.client_id);
+                    self.wire
+                        .deliver(delivery, body, self.handle.user_id.clone(), span);
                 }
                 Action::Delete { sequence } => {
                     self.gateway.confirmer.confirm(self.handle.shard, sequence).await;

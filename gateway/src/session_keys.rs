@@ -205,6 +205,7 @@ mod tests {
             sequence,
             stored_at: Timestamp(0),
             payload,
+            trace: None,
         }
     }
 

@@ -12,6 +12,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use tidings_protocol::{
     ClientFrame, CloseCode, Closing, Codec, EncodedFrame, ErrorCode, FrameError, ServerFrame, UserId,
 };
+use tidings_service::Span;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite;
 
@@ -150,9 +151,9 @@ impl Wire {
         self.outgoing.answer(message);
     }
 
-    /// Writes a delivery.
-    pub(crate) fn deliver(&mut self, number: u64, body: Body, reader: UserId) {
-        self.outgoing.deliver(number, body, reader);
+    /// Writes a delivery, with the span of one that is traced.
+    pub(crate) fn deliver(&mut self, number: u64, body: Body, reader: UserId, span: Option<Span>) {
+        self.outgoing.deliver(number, body, reader, span);
     }
 
     /// Writes, after the deliveries before it, that there are no more.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tidings_protocol::Timestamp;
 
 use crate::api::{ApiError, Bus, request_error};
+use crate::headers::TRACE;
 
 /// The most subjects that one `multi_last` may name; the server's bound.
 pub(crate) const MULTI_LAST_MAX: usize = 1024;
@@ -29,6 +30,8 @@ pub struct StoredMessage {
     pub stored_at: Timestamp,
     /// Its bytes.
     pub payload: Bytes,
+    /// Its [`TRACE`] header, if it has one; a stream's leader does not say.
+    pub trace: Option<Box<str>>,
 }
 
 /// Why a read did not finish.
@@ -257,6 +260,7 @@ impl Bus {
             sequence: stored.seq,
             stored_at: stored.time,
             payload: from_base64(&stored.data)?.into(),
+            trace: None,
         };
         Ok(Some((message, stored.hdrs)))
     }
@@ -337,11 +341,13 @@ fn stored(message: Message) -> Result<StoredMessage, ApiError> {
     let stored_at = header(&message, "Nats-Time-Stamp")
         .and_then(timestamp)
         .ok_or_else(|| malformed("Nats-Time-Stamp"))?;
+    let trace = header(&message, TRACE).map(Box::from);
     Ok(StoredMessage {
         subject,
         sequence,
         stored_at,
         payload: message.payload,
+        trace,
     })
 }
 

@@ -199,6 +199,7 @@ mod tests {
             sequence,
             stored_at: Timestamp(0),
             payload: lost.encode(),
+            trace: None,
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tidings_nats::{Accepted, Entry, Event, Inbox, WireError, chat_subject};
 use tidings_protocol::UserId;
+use tidings_service::{Kind, Span, TraceContext};
 
 use super::late_grant::late_grant;
 use super::{FanOut, Incoming};
@@ -30,6 +31,8 @@ pub(super) struct Progress {
     pub(super) first: HashSet<UserId>,
     /// Whether those who get it may read what it names, where that was to be done here.
     pub(super) granted: bool,
+    /// What goes with its entries and notices, if it is traced.
+    pub(super) trace: Option<TraceContext>,
 }
 
 impl FanOut {
@@ -76,8 +79,12 @@ impl FanOut {
         let first = targets.iter().filter(|(_, inbox)| *inbox == Inbox::First);
         progress.first.extend(first.map(|(user_id, _)| user_id.clone()));
         let stored = &mut progress.stored;
-        self.publish_all(incoming.sequence, &event, &entry, targets, stored)
+        let span = progress
+            .trace
+            .and_then(|trace| Span::child(trace, "store", Kind::Producer));
+        self.publish_all(incoming.sequence, &event, &entry, targets, progress.trace, stored)
             .await?;
+        drop(span);
         let heirs = in_time(self.heirs(&late, stored)).await?;
         let told = stored
             .iter()
@@ -89,7 +96,12 @@ impl FanOut {
             })
             .chain(heirs);
         let in_standing = || self.standing.is_good();
-        if !self.live.notify(incoming.lane, &entry, told, in_standing).await {
+        let trace = progress.trace;
+        if !self
+            .live
+            .notify(incoming.lane, &entry, trace, told, in_standing)
+            .await
+        {
             return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
         }
         Ok(event.kind())

@@ -7,6 +7,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use tidings_nats::{
     Accepted, ApiError, Entry, Event, FIRST, Inbox, PublishError, escape_user, event_headers, inbox_subject,
 };
+use tidings_service::TraceContext;
 
 use super::FanOut;
 use super::attempt::{Stored, Target};
@@ -23,12 +24,13 @@ impl FanOut {
         event: &Event,
         entry: &Bytes,
         targets: Vec<Target>,
+        trace: Option<TraceContext>,
         stored: &mut Stored,
     ) -> Result<(), Failure> {
         let count = targets.len();
         let mut publishes: FuturesUnordered<_> = targets
             .into_iter()
-            .map(|target| self.publish(sequence, event, entry, target))
+            .map(|target| self.publish(sequence, event, entry, trace, target))
             .collect();
         let (mut failure, mut missing) = (None, 0);
         while let Some((target, result)) = publishes.next().await {
@@ -59,6 +61,7 @@ impl FanOut {
         sequence: u64,
         event: &Event,
         entry: &Bytes,
+        trace: Option<TraceContext>,
         target: Target,
     ) -> (Target, Result<Option<Accepted>, PublishError>) {
         let (user_id, inbox) = &target;
@@ -67,7 +70,10 @@ impl FanOut {
             // Users share a shard's stream, and all of them have a `first`.
             Inbox::First => Entry::message_id(sequence, &format!("{}.{FIRST}", escape_user(user_id))),
         };
-        let headers = event_headers(event, &message_id);
+        let mut headers = event_headers(event, &message_id);
+        if let Some(trace) = trace {
+            trace.put(&mut headers);
+        }
         let subject = inbox_subject(&self.topology, user_id, *inbox);
         let shard = self.topology.shard(user_id);
         let permit = self.publishes.acquire(shard).await;
