@@ -13,3 +13,4 @@ mod scene;
 mod settings;
 mod shell;
 mod top;
+mod traces;
