@@ -55,6 +55,22 @@ fn named<'a>(list: &'a Value, key: &str, name: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no {name} in {list:?}"))
 }
 
+fn the_guide_shows_the_tables_of(text: &str) {
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let titles: Vec<Vec<String>> = GUIDE
+        .lines()
+        .filter(|line| line.contains("/S  ") || line.ends_with("EVENTS/S"))
+        .map(words)
+        .collect();
+    assert_eq!(titles.len(), 4, "the tables of `top` in the guide");
+    for title in titles {
+        assert!(
+            text.lines().any(|line| words(line) == title),
+            "{title:?} is not in {text}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_shows_what_is_going_on() {
     // Of its own: other tests' chats would be hotter.
@@ -129,20 +145,7 @@ async fn it_shows_what_is_going_on() {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     assert!(!text.contains(SAID) && !text.contains('\u{1b}'), "{text}");
-    // The guide shows the same tables.
-    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let titles: Vec<Vec<String>> = GUIDE
-        .lines()
-        .filter(|line| line.contains("/S  ") || line.ends_with("EVENTS/S"))
-        .map(words)
-        .collect();
-    assert_eq!(titles.len(), 4, "the tables of `top` in the guide");
-    for title in titles {
-        assert!(
-            text.lines().any(|line| words(line) == title),
-            "{title:?} is not in {text}"
-        );
-    }
+    the_guide_shows_the_tables_of(&text);
 
     // By URLs: from two gateways alone, of which one is gone. The rest is JetStream's.
     let up = system.up_file();
