@@ -203,7 +203,7 @@ async fn large(args: &Args, media: &Media) -> anyhow::Result<()> {
     let folder = args.dir.join("plain");
     std::fs::create_dir_all(&folder)?;
     let mut rates = Rates::default();
-    for _ in 0..args.rounds {
+    for round in 0..args.rounds {
         let content = Content::new(args.size);
         let began = Instant::now();
         let mut hash = Context::new(&SHA256);
@@ -212,9 +212,10 @@ async fn large(args: &Args, media: &Media) -> anyhow::Result<()> {
         let hash = began.elapsed();
         rates.hash.push(args.size as f64 / hash.as_secs_f64() / 1e6);
 
-        // Before the upload and after it: what a virtual disk takes can change fivefold from one gigabyte to the next.
-        let path = folder.join("file");
-        let before = write(&path, &content)?;
+        // Before the upload and after it, and into a new file each time, as an upload is: what a virtual machine's disk
+        // and memory take can change fivefold from one gigabyte to the next.
+        let path = folder.join(format!("{round}"));
+        let before = write(&path.with_extension("before"), &content)?;
         let began = Instant::now();
         let id = media.post(&alice, &content, content.body()).await?;
         let upload = began.elapsed();
