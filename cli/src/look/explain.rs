@@ -130,7 +130,7 @@ async fn find(look: &Look, wanted: &Wanted) -> anyhow::Result<Explained> {
     // First CHATS and then the inboxes: what leaves CHATS meanwhile is in them.
     let mut known = Known::default();
     let mut progress = traces::in_chats(look, partition, &subject, wanted, &mut known).await?;
-    let letter = match progress {
+    let mut letter = match progress {
         Some(_) => None,
         None => traces::letter(look, &subject, wanted, &mut known).await?,
     };
@@ -143,6 +143,7 @@ async fn find(look: &Look, wanted: &Wanted) -> anyhow::Result<Explained> {
         let still = still.with_context(|| format!("cannot read the stream {CHATS}"))?;
         if still.is_none() {
             progress = None;
+            letter = traces::letter(look, &subject, wanted, &mut known).await?;
         }
     }
     let fan_out = match (progress, letter) {
