@@ -22,6 +22,7 @@ use self::attempt::Progress;
 use self::giving_up::forget_chat;
 pub(crate) use self::incoming::Incoming;
 use crate::clients::Clients;
+use crate::deletions::Deletions;
 use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
 use crate::overflow_marks::OverflowMarks;
@@ -39,7 +40,7 @@ const NEWER_DELAY: Duration = Duration::from_mins(1);
 /// How the work on an event ended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// All that follows from it is stored: it may be acked.
+    /// All that follows from it is stored: it may be deleted from CHATS.
     Finished,
     /// It was cancelled, and must be worked on again.
     Abandoned,
@@ -56,6 +57,7 @@ pub(crate) struct FanOut {
     pub(crate) live: LiveLane,
     pub(crate) overflow: OverflowMarks,
     pub(crate) standing: Standing,
+    pub(crate) deletions: Deletions,
     pub(crate) publishes: PublishPermits,
     pub(crate) trials: Trials,
     #[cfg(debug_assertions)]

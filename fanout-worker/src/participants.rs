@@ -25,7 +25,7 @@ pub(crate) struct Participants {
 /// each change of its participants is one of them.
 ///
 /// Only if a chat's first entry is its newest version at that time: an event may come again after later ones of its
-/// chat were acked, its own ack having been lost, and then a change among these does not come any more. Whatever is
+/// chat were deleted, its own deletion having been lost, and then a change among these does not come any more. Whatever is
 /// committed after the look at Postgres does.
 #[derive(Debug, Default)]
 pub(crate) struct ParticipantsCache {
@@ -164,7 +164,7 @@ mod tests {
         let cache = ParticipantsCache::default();
         let chat = ChatId(Uuid::from_u128(1));
         cache.follow(chat, participants(4, 3));
-        assert_eq!(cache.get(chat), None, "5 may be acked already");
+        assert_eq!(cache.get(chat), None, "5 may be deleted already");
         cache.put(chat, participants(5, 2));
         cache.follow(chat, participants(6, 1));
         assert_eq!(cache.get(chat), Some(participants(6, 1)));

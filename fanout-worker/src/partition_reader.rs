@@ -5,7 +5,8 @@
 //! before the lost ones. So the reader believes a delivery only when its consumer sequence runs 1, 2, 3, … since
 //! the reader's own reset of the consumer, and when it came to the reply inbox that was made for this reset (its
 //! *generation*). At a new pin, a gap, a reconnect or an error it forgets what waits, resets, and begins again.
-//! What runs at that moment runs on; its chat waits for it.
+//! What runs at that moment runs on; its chat waits for it. An event that is finished is deleted from the stream:
+//! what is stored is what is not finished, whatever the consumer believes (adr/0019).
 
 mod finished;
 mod hold;
@@ -13,7 +14,7 @@ mod interface;
 mod pulls;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use crate::chat_queue::{ChatKey, ChatQueue};
@@ -79,8 +80,7 @@ struct Running<D> {
     reply: String,
     progress_at: Instant,
     cancelled: bool,
-    /// It was delivered again after a fresh start: once it is finished, this is acked; if it is abandoned, this
-    /// is worked on.
+    /// It was delivered again, after a fresh start or because it took long: if it is abandoned, this is worked on.
     again: Option<Delivery<D>>,
 }
 
@@ -103,11 +103,15 @@ pub(crate) struct PartitionReader<D> {
     pull: Option<OpenPull>,
     pull_number: u64,
     pulled_at: Instant,
+    /// How many asks in a row ended with nothing.
+    asks: u32,
     reset_at: Option<Instant>,
     queue: ChatQueue<Waiting<D>>,
     running: BTreeMap<u64, Running<D>>,
     bytes: usize,
     finished: Finished,
+    /// What was asked to be deleted and is not answered.
+    deleting: BTreeSet<u64>,
     resets: u64,
     actions: Vec<Action<D>>,
 }
@@ -128,11 +132,13 @@ impl<D> PartitionReader<D> {
             pull: None,
             pull_number: 0,
             pulled_at: now,
+            asks: 0,
             reset_at: None,
             queue: ChatQueue::default(),
             running: BTreeMap::new(),
             bytes: 0,
             finished: Finished::default(),
+            deleting: BTreeSet::new(),
             resets: 0,
             actions: Vec::new(),
         }
@@ -153,10 +159,10 @@ impl<D> PartitionReader<D> {
         self.resets
     }
 
-    /// How many events wait or run.
+    /// How many events wait, run, or are being deleted.
     pub(crate) fn in_hand(&self) -> usize {
         let again = self.running.values().filter(|running| running.again.is_some());
-        self.queue.waiting() + self.running.len() + again.count()
+        self.queue.waiting() + self.running.len() + again.count() + self.deleting.len()
     }
 
     /// Takes what happened and says what to do.
@@ -234,6 +240,9 @@ impl<D> PartitionReader<D> {
             }
             Event::Finished { sequence } => self.finish(sequence),
             Event::Abandoned { sequence } => self.abandon(sequence, now),
+            Event::Deleted { sequence } => {
+                self.deleting.remove(&sequence);
+            }
         }
     }
 

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::chat_queue::ChatKey;
 use crate::fan_out::{FanOut, Incoming, Outcome};
+use crate::forgotten_events;
 use crate::participants::ParticipantsCache;
 use crate::partition_reader::{Action, Delivery, Event, PartitionReader};
 use crate::partition_trials::Suspects;
@@ -262,6 +263,7 @@ impl PartitionTask {
                 self.pull(generation, number, &pull).await;
             }
             Action::Reset { generation } => self.reset(generation),
+            Action::Look => self.look(),
             Action::Unpin => self.unpin(),
             Action::Start {
                 sequence, content, ..
@@ -271,8 +273,8 @@ impl PartitionTask {
                     cancel.cancel();
                 }
             }
-            Action::Ack { reply } => self.publish(reply, "+ACK").await,
-            Action::Progress { reply } => self.publish(reply, "+WPI").await,
+            Action::Delete { sequence } => self.delete(sequence),
+            Action::Progress { reply } => self.say_progress(reply).await,
             Action::Forget { chat } => {
                 if let Ok(chat_id) = chat.parse::<ChatId>() {
                     self.participants.forget(chat_id);
@@ -311,7 +313,7 @@ impl PartitionTask {
         }
     }
 
-    /// Resets the consumer; at a new pin, what it has delivered before is looked up first.
+    /// Resets the consumer to the beginning of the stream, not to its floor, which may be wrong (adr/0019); at a new pin, what it has delivered before is looked up first.
     fn reset(&self, generation: u64) {
         let subject = format!("CONSUMER.RESET.{CHATS}.{}", self.consumer);
         let (fan_out, handle) = (self.fan_out.clone(), self.handle.clone());
@@ -326,7 +328,7 @@ impl PartitionTask {
                 }
                 fan_out
                     .bus
-                    .api::<IgnoredAny>(&subject, &json!({ "seq": 0 }), API_TIMEOUT)
+                    .api::<IgnoredAny>(&subject, &json!({ "seq": 1 }), API_TIMEOUT)
                     .await
             }
             .await;
@@ -337,6 +339,22 @@ impl PartitionTask {
                 generation,
                 done: result.is_ok(),
             });
+        });
+    }
+
+    /// An event that is stored, old, and nobody's was forgotten by the consumer.
+    fn look(&self) {
+        let (bus, partition) = (self.fan_out.bus.clone(), self.handle.partition);
+        self.tasks.spawn(async move {
+            match forgotten_events::remind(&bus, partition).await {
+                Ok(None) => {}
+                Ok(Some(sequence)) => tracing::warn!(
+                    stream.sequence = sequence,
+                    %partition,
+                    "the consumer had forgotten what is stored from here on, and was reset"
+                ),
+                Err(error) => tracing::debug!(%error, %partition, "not known whether something is forgotten"),
+            }
         });
     }
 
@@ -371,12 +389,23 @@ impl PartitionTask {
         });
     }
 
+    /// Where it fails the event comes again, and is known.
+    fn delete(&self, sequence: u64) {
+        let (fan_out, handle) = (self.fan_out.clone(), self.handle.clone());
+        self.tasks.spawn(async move {
+            if let Err(error) = fan_out.deletions.delete(sequence).await {
+                tracing::debug!(stream.sequence = sequence, %error, "a finished event was not deleted");
+            }
+            handle.tell(Event::Deleted { sequence });
+        });
+    }
+
     /// What is not sent is not missed: the event comes again, and is known.
-    async fn publish(&self, reply: String, body: &'static str) {
+    async fn say_progress(&self, reply: String) {
         if self.fan_out.bus.connected()
-            && let Err(error) = self.fan_out.bus.client().publish(reply, body.into()).await
+            && let Err(error) = self.fan_out.bus.client().publish(reply, "+WPI".into()).await
         {
-            tracing::debug!(%error, "an ack was not sent");
+            tracing::debug!(%error, "an event was not said to be in progress");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which events of a partition are suspected to have killed a worker, and the partition's key in the bucket TRIALS.
 //!
-//! Suspect is what was delivered before this worker was pinned and is not acked: a worker that has died was working
+//! Suspect is what was delivered before this worker was pinned and is still stored: a worker that has died was working
 //! on some of it. What is written down is only what is being tried, and who died of that.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ pub(crate) struct Suspects {
     bus: Bus,
     partition: Partition,
     worker: String,
-    /// Up to this sequence, whatever is not acked was delivered to somebody before.
+    /// Up to this sequence, whatever is stored was delivered to somebody before.
     delivered_before: u64,
     /// When this was looked up.
     pub(crate) surveyed: Instant,

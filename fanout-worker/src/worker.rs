@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::beacons;
 use crate::clients::Clients;
 use crate::config::FanoutWorkerConfig;
+use crate::deletions::Deletions;
 use crate::fan_out::FanOut;
 use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
@@ -102,6 +103,7 @@ async fn start(
             sessions.clone(),
             invalidations.subscribe(),
         ),
+        deletions: Deletions::new(context.bus.clone()),
         publishes: PublishPermits::new(config.publishes_max, context.topology),
         trials: Trials::new(context, workers.clone(), ended.clone()),
         #[cfg(debug_assertions)]

@@ -47,7 +47,7 @@ pub use shard::{Partition, Shard, Topology};
 pub use subject::{
     FIRST, Inbox, barrier_subject, chat_subject, close_subject, dead_letter_subject, escape_user,
     fanout_consumer, inbox_stream, inbox_subject, invalidation_subject, is_barrier, is_mark, live_subject,
-    lost_subject, unescape_user,
+    lost_subject, partition_subjects, unescape_user,
 };
 pub use summary::{ConsumerSummary, StreamSummary};
 pub use trials::PartitionTrials;

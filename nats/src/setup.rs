@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::api::{ApiError, Bus};
 use crate::shard::Topology;
-use crate::subject::{fanout_consumer, inbox_stream};
+use crate::subject::{fanout_consumer, inbox_stream, partition_subjects};
 
 /// For one request: creating a replicated stream waits for an election.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,6 +78,19 @@ pub enum SetupError {
     /// A service found something else than it needs.
     #[error("streams are not as this version needs them ({0}); run `tidings setup`")]
     Mismatch(String),
+    /// A stream keeps by another rule than this version needs, and no server changes that.
+    #[error(
+        "{what}: its retention is {actual}, this version needs {wanted}, and no server changes that. Stop every gateway, \
+         wait until it is empty, delete it, and run this again: it is made anew and counts on where it was"
+    )]
+    Retention {
+        /// The stream.
+        what: String,
+        /// What it has.
+        actual: String,
+        /// What it should have.
+        wanted: String,
+    },
 }
 
 /// Brings streams and consumers to what this version needs, or with `dry_run` only says what it would do.
@@ -220,7 +233,7 @@ pub fn consumers(options: &SetupOptions) -> Vec<Value> {
             let mut fanout = fanout.clone();
             fanout["name"] = json!(fanout_consumer(partition));
             fanout["durable_name"] = json!(fanout_consumer(partition));
-            fanout["filter_subject"] = json!(format!("chat.{partition}.*"));
+            fanout["filter_subject"] = json!(partition_subjects(partition));
             fanout["description"] = json!(
                 fanout["description"]
                     .as_str()
@@ -250,6 +263,14 @@ async fn apply_stream(
     let fields = differences(wanted, &actual);
     if fields.is_empty() {
         return Ok(None);
+    }
+    let retention = |config: &Value| config["retention"].as_str().unwrap_or_default().to_owned();
+    if retention(&actual) != retention(wanted) {
+        return Err(SetupError::Retention {
+            what,
+            actual: retention(&actual),
+            wanted: retention(wanted),
+        });
     }
     if !dry_run {
         call(

@@ -47,6 +47,11 @@ pub fn chat_subject(partition: Partition, chat_id: ChatId) -> String {
     format!("chat.{partition}.{chat_id}")
 }
 
+/// `chat.<partition>.*`: the events of a partition.
+pub fn partition_subjects(partition: Partition) -> String {
+    format!("chat.{partition}.*")
+}
+
 /// `fanout-<partition>`: the durable that reads a partition.
 pub fn fanout_consumer(partition: Partition) -> String {
     format!("fanout-{partition}")

@@ -1,5 +1,7 @@
 //! What was acknowledged before a question is in its answer, whoever leads the stream meanwhile.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,32 +14,13 @@ use serde_json::{Value, json};
 use tidings_nats::Bus;
 use tidings_stack::{NatsCluster, NatsServer};
 
+use support::{PATIENCE, TIMEOUT, ask, connect};
+
 const STREAM: &str = "INBOX_00";
-/// For a call; an election takes up to several seconds.
-const TIMEOUT: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_mins(1);
 /// People who publish, one message after the other.
 const WRITERS: usize = 32;
 /// Answers that are looked at before and after each.
 const ANSWERS: usize = 30;
-
-async fn connect(cluster: &str) -> Bus {
-    let login = |url: &str| {
-        let (login, server) = url.strip_prefix("nats://")?.split_once('@')?;
-        let (user, password) = login.split_once(':')?;
-        Some((user.to_owned(), password.to_owned(), server.to_owned()))
-    };
-    let servers: Vec<_> = cluster
-        .split(',')
-        .map(|url| login(url).expect("a URL with a password"))
-        .collect();
-    let (user, password, _) = servers[0].clone();
-    let options = async_nats::ConnectOptions::with_user_and_password(user, password)
-        .reconnect_delay_callback(|_| Duration::from_millis(50));
-    let servers: Vec<String> = servers.into_iter().map(|(.., server)| server).collect();
-    let client = options.connect(servers).await.expect("a server answers");
-    Bus::new(client)
-}
 
 fn inbox_stream(replicas: usize) -> Value {
     json!({
@@ -47,18 +30,6 @@ fn inbox_stream(replicas: usize) -> Value {
         "num_replicas": replicas,
         "allow_direct": true,
     })
-}
-
-/// Asks until it is answered.
-async fn ask(bus: &Bus, subject: &str, body: &Value) -> Value {
-    let began = Instant::now();
-    loop {
-        match bus.api::<Value>(subject, body, TIMEOUT).await {
-            Ok(answer) => return answer,
-            Err(error) => assert!(began.elapsed() < PATIENCE, "{subject}: {error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// What each writer was told last.

@@ -1,48 +1,30 @@
 //! Ids that a stream remembers can be asked for without leaving anything behind.
 
-use std::time::{Duration, Instant};
+mod support;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 use tidings_nats::Bus;
 use tidings_stack::{NatsCluster, NatsServer};
 
+use support::{TIMEOUT, ask, connect};
+
 const STREAM: &str = "CHATS";
 const SUBJECT: &str = "chat.00.a";
-const TIMEOUT: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_mins(1);
-
-async fn connect(url: &str) -> Bus {
-    let first = url.split(',').next().expect("a URL");
-    let (login, server) = first
-        .strip_prefix("nats://")
-        .and_then(|url| url.split_once('@'))
-        .expect("a URL with a login");
-    let (user, password) = login.split_once(':').expect("a password");
-    let options = async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned());
-    Bus::new(options.connect(server).await.expect("the server answers"))
-}
 
 async fn with_stream(bus: &Bus, replicas: usize) {
     let config = json!({
         "name": STREAM,
         "subjects": ["chat.*.*"],
         "storage": "file",
-        "retention": "workqueue",
+        "retention": "limits",
         "discard": "new",
         "discard_new_per_subject": true,
         "max_msgs_per_subject": 500,
         "num_replicas": replicas,
         "duplicate_window": 600_000_000_000_u64,
     });
-    let began = Instant::now();
-    while let Err(error) = bus
-        .api::<Value>(&format!("STREAM.CREATE.{STREAM}"), &config, TIMEOUT)
-        .await
-    {
-        assert!(began.elapsed() < PATIENCE, "{error}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    ask(bus, &format!("STREAM.CREATE.{STREAM}"), &config).await;
 }
 
 async fn publish(bus: &Bus, id: &str) -> tidings_nats::Accepted {

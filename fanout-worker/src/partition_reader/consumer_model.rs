@@ -1,5 +1,5 @@
-//! A small model of a pinned-client consumer of nats-server 2.15.1 on a work queue, as probed there: enough of it to
-//! be as unkind to readers as the real one.
+//! A small model of a pinned-client consumer of nats-server 2.15.1, as probed there: enough of it to be as unkind to
+//! readers as the real one.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -45,12 +45,11 @@ pub(super) enum Output {
 /// See the module.
 #[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Consumer {
-    /// What the work queue holds: sequence and chat.
+    /// What the stream holds: sequence and chat.
     pub(super) stored: BTreeMap<u64, u64>,
     pub(super) last: u64,
     next: u64,
     delivered: u64,
-    floor: u64,
     pending: BTreeMap<u64, Instant>,
     redeliver: VecDeque<u64>,
     pin: Option<(String, Instant)>,
@@ -86,18 +85,11 @@ impl Consumer {
         self.deliver(now);
     }
 
-    pub(super) fn ack(&mut self, sequence: u64) {
-        if sequence >= self.next {
-            return;
-        }
+    /// Deleted from the stream: there is nothing left to ack.
+    pub(super) fn delete(&mut self, sequence: u64) {
         self.stored.remove(&sequence);
         self.pending.remove(&sequence);
         self.redeliver.retain(|other| *other != sequence);
-        self.floor = self
-            .pending
-            .keys()
-            .next()
-            .map_or(self.next - 1, |lowest| lowest - 1);
     }
 
     pub(super) fn progress(&mut self, sequence: u64, now: Instant) {
@@ -109,9 +101,16 @@ impl Consumer {
     pub(super) fn reset(&mut self, now: Instant) {
         self.pending.clear();
         self.redeliver.clear();
-        self.next = self.floor + 1;
+        self.next = 1;
         self.delivered = 0;
         self.deliver(now);
+    }
+
+    /// What a worker does that waits in vain to be pinned.
+    pub(super) fn look(&mut self, now: Instant) {
+        if self.pin.is_none() && !self.stored.is_empty() {
+            self.reset(now);
+        }
     }
 
     pub(super) fn unpin(&mut self, now: Instant) {
@@ -119,9 +118,16 @@ impl Consumer {
         self.deliver(now);
     }
 
-    /// Another node leads: pins and requests are gone, and what was pending stays so.
-    pub(super) fn change_leader(&mut self) {
+    /// Another node leads: pins and requests are gone. What was pending stays so, or is forgotten with all that came
+    /// before: what was on its way while the consumer was reset makes that of a replica (adr/0019).
+    pub(super) fn change_leader(&mut self, forgetful: bool) {
         self.pin = None;
+        if forgetful {
+            self.pending.clear();
+            self.redeliver.clear();
+            self.next = self.last + 1;
+            self.delivered = 0;
+        }
         for (request, _) in std::mem::take(&mut self.waiting) {
             self.status(&request, ConsumerStatus::Ended, None);
         }

@@ -1,11 +1,11 @@
-//! What was finished: its ack may have been lost, and then it comes again.
+//! What was finished: its deletion may have been lost, and then it comes again.
 
 use std::collections::{HashSet, VecDeque};
 
 /// How many are remembered: twice the consumer's `max_ack_pending`.
 const FINISHED_MAX: usize = 8_192;
 
-/// The events that were finished last. A redelivery of one is acked only.
+/// The events that were finished last. A redelivery of one is only deleted.
 #[derive(Debug, Default)]
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct Finished {

@@ -57,6 +57,7 @@ impl<D> PartitionReader<D> {
             return;
         }
         self.open();
+        self.asks = 0;
         self.phase = Phase::Waiting { ask_at: now };
     }
 
@@ -75,7 +76,8 @@ impl<D> PartitionReader<D> {
         };
     }
 
-    /// Keeps the pin, forgets what waits, and has the consumer deliver from its ack floor.
+    /// Keeps the pin, forgets what waits, and has the consumer deliver from the beginning of the stream: what is
+    /// stored is what is not finished.
     pub(super) fn fresh_start(&mut self, now: Instant) {
         self.forget_waiting();
         self.open();
@@ -170,9 +172,11 @@ impl<D> PartitionReader<D> {
     }
 
     pub(super) fn drained(&mut self, cancel_at: Instant, now: Instant) {
-        if self.running.is_empty() {
+        let late = now >= cancel_at;
+        // Whoever is pinned next would do again what is not deleted yet.
+        if self.running.is_empty() && (self.deleting.is_empty() || late) {
             self.unpin(now);
-        } else if now >= cancel_at {
+        } else if late {
             self.cancel_running();
         }
     }

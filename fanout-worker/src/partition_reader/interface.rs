@@ -50,6 +50,8 @@ pub(crate) enum Event<D> {
     Finished { sequence: u64 },
     /// The work on an event was cancelled; something may be stored already.
     Abandoned { sequence: u64 },
+    /// The request to delete an event was answered, or given up: then it comes again, and is deleted again.
+    Deleted { sequence: u64 },
 }
 
 /// A message of the stream.
@@ -60,7 +62,7 @@ pub(crate) struct Delivery<D> {
     pub(crate) chat: ChatKey,
     /// What it costs to keep it.
     pub(crate) bytes: usize,
-    /// Where its ack goes.
+    /// Where it is said that it is in progress.
     pub(crate) reply: String,
     /// Its content, which the reader does not look at.
     pub(crate) content: D,
@@ -88,8 +90,10 @@ pub(crate) enum Action<D> {
         number: u64,
         pin: String,
     },
-    /// Reset the consumer to its ack floor, and tell.
+    /// Reset the consumer to the beginning of the stream, and tell.
     Reset { generation: u64 },
+    /// Look whether the consumer has forgotten what is stored while nobody is pinned, and if so, reset it.
+    Look,
     /// Take the pin away, and tell.
     Unpin,
     /// Work on an event until it is finished or cancelled, and tell.
@@ -100,8 +104,8 @@ pub(crate) enum Action<D> {
     },
     /// End the work on an event at the next opportunity.
     Cancel { sequence: u64 },
-    /// Acknowledge.
-    Ack { reply: String },
+    /// Delete a finished event from the stream, and tell. Nothing else removes one.
+    Delete { sequence: u64 },
     /// Say that it is being worked on.
     Progress { reply: String },
     /// Forget what is remembered of a chat: an event of it was finished elsewhere.

@@ -30,6 +30,10 @@ const RENEW_AFTER: Duration = Duration::from_millis(1_500);
 const RELUCTANT_EXPIRES: Duration = Duration::from_secs(1);
 /// … and pauses so long in between: whoever has less is asked first, and yet nothing stays unread.
 const RELUCTANT_PAUSE: Duration = Duration::from_secs(2);
+/// After so many asks in a row that nothing came for, some 10 s, it is looked whether there is really nothing: a consumer
+/// that has forgotten an event (adr/0019) delivers it to nobody, and whoever waits to be pinned is not. Most of the
+/// time another one is pinned; a look is one request.
+const ASKS_MAX: u32 = 5;
 
 impl<D> PartitionReader<D> {
     /// Asks for one message without a pin: whoever gets one is pinned.
@@ -167,7 +171,15 @@ impl<D> PartitionReader<D> {
                     let complete = unanswered.is_none_or(|unanswered| unanswered == open.left);
                     self.pull = None;
                     match &mut self.phase {
-                        Phase::Waiting { ask_at } if self.reluctant => *ask_at = now + RELUCTANT_PAUSE,
+                        Phase::Waiting { ask_at } => {
+                            if self.reluctant {
+                                *ask_at = now + RELUCTANT_PAUSE;
+                            }
+                            self.asks += 1;
+                            if self.asks.is_multiple_of(ASKS_MAX) {
+                                self.actions.push(Action::Look);
+                            }
+                        }
                         // The server delivered more than came here.
                         Phase::Reading if !complete => self.fresh_start(now),
                         _ => {}

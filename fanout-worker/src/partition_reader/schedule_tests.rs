@@ -81,7 +81,8 @@ impl Schedule {
                 }
             }
             3 => {
-                self.world.consumer.change_leader();
+                let forgetful = self.random.chance(50);
+                self.world.consumer.change_leader(forgetful);
                 self.world.spread();
             }
             4 => {

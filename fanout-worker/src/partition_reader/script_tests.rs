@@ -107,10 +107,11 @@ fn short(action: Action<()>) -> String {
         Action::Pull { batch, .. } => format!("pull {batch}"),
         Action::Renew { .. } => "renew".to_owned(),
         Action::Reset { generation } => format!("reset {generation}"),
+        Action::Look => "look".to_owned(),
         Action::Unpin => "unpin".to_owned(),
         Action::Start { sequence, .. } => format!("start {sequence}"),
         Action::Cancel { sequence } => format!("cancel {sequence}"),
-        Action::Ack { reply } => format!("ack {reply}"),
+        Action::Delete { sequence } => format!("delete {sequence}"),
         Action::Progress { reply } => format!("progress {reply}"),
         Action::Forget { chat } => format!("forget {chat}"),
         Action::End => "end".to_owned(),
@@ -123,8 +124,8 @@ fn events_of_a_chat_wait_for_each_other() {
     script.deliver(2, 1, 1, "a", &["start 1"]);
     script.deliver(2, 2, 2, "a", &[]);
     script.deliver(2, 3, 3, "b", &["start 3"]);
-    script.check(Event::Finished { sequence: 3 }, &["ack 3.3"]);
-    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "start 2"]);
+    script.check(Event::Finished { sequence: 3 }, &["delete 3"]);
+    script.check(Event::Finished { sequence: 1 }, &["delete 1", "start 2"]);
 }
 
 #[test]
@@ -148,17 +149,20 @@ fn a_gap_is_a_fresh_start_and_what_runs_counts_once() {
     script.deliver(3, 3, 3, "b", &["start 3"]);
     script.check(
         Event::Finished { sequence: 1 },
-        &["forget a", "ack 1.1", "start 2"],
+        &["forget a", "delete 1", "start 2"],
     );
 }
 
 #[test]
-fn what_was_finished_before_is_only_acked() {
+fn what_was_finished_before_is_only_deleted() {
     let mut script = Script::reading();
     script.deliver(2, 1, 1, "a", &["start 1"]);
-    script.check(Event::Finished { sequence: 1 }, &["ack 1.1"]);
-    // It comes once more after the ack wait, then after a fresh start.
-    script.deliver(2, 2, 1, "a", &["forget a", "ack 1.2"]);
+    script.check(Event::Finished { sequence: 1 }, &["delete 1"]);
+    // It comes once more after the ack wait, while it is being deleted, then when that has failed, then after a fresh start.
+    script.deliver(2, 2, 1, "a", &["forget a"]);
+    script.check(Event::Deleted { sequence: 1 }, &[]);
+    script.deliver(2, 3, 1, "a", &["forget a", "delete 1"]);
+    script.check(Event::Deleted { sequence: 1 }, &[]);
     script.check(Event::Doubt, &["open 3"]);
     script.after(500, &["reset 3"]);
     script.check(
@@ -168,7 +172,7 @@ fn what_was_finished_before_is_only_acked() {
         },
         &["pull 1024"],
     );
-    script.deliver(3, 1, 1, "a", &["forget a", "ack 1.1"]);
+    script.deliver(3, 1, 1, "a", &["forget a", "delete 1"]);
 }
 
 #[test]
@@ -189,7 +193,7 @@ fn a_lost_pin_cancels_what_runs_and_what_comes_back_waits_for_it() {
     assert_eq!(script.reader.in_hand(), 1);
     script.deliver(4, 1, 1, "a", &[]);
     script.check(Event::Abandoned { sequence: 1 }, &["start 1"]);
-    script.check(Event::Finished { sequence: 1 }, &["ack 1.1"]);
+    script.check(Event::Finished { sequence: 1 }, &["delete 1"]);
 }
 
 #[test]
@@ -218,7 +222,7 @@ fn pulls_ask_for_no_more_than_fits_and_the_pin_is_renewed_meanwhile() {
     script.after(1_600, &["renew"]);
     script.after(1_000, &["progress 1.1", "progress 2.2", "progress 3.3"]);
     script.after(600, &["renew"]);
-    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "pull 1024"]);
+    script.check(Event::Finished { sequence: 1 }, &["delete 1", "pull 1024"]);
 }
 
 #[test]
@@ -239,8 +243,28 @@ fn a_stop_finishes_what_runs_and_unpins() {
     script.deliver(2, 2, 2, "a", &[]);
     let within = Duration::from_secs(5);
     script.check(Event::Stop { within }, &["open 3"]);
-    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "unpin"]);
+    script.check(Event::Finished { sequence: 1 }, &["delete 1"]);
+    // Whoever is pinned next would do it again.
+    script.check(Event::Deleted { sequence: 1 }, &["unpin"]);
     script.check(Event::Unpinned, &["end"]);
+}
+
+#[test]
+fn what_comes_behind_a_newer_one_and_is_not_known_is_a_fresh_start() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 5, "a", &["start 5"]);
+    script.deliver(2, 2, 3, "b", &["open 3"]);
+}
+
+#[test]
+fn whoever_waits_in_vain_looks_whether_something_is_forgotten() {
+    let mut script = Script::reading();
+    script.status(2, 2, ConsumerStatus::NotPinned, &["open 3", "ask"]);
+    for pull in 3..7 {
+        script.status(3, pull, ConsumerStatus::Expired, &["ask"]);
+    }
+    script.status(3, 7, ConsumerStatus::Expired, &["look", "ask"]);
+    script.status(3, 8, ConsumerStatus::Expired, &["ask"]);
 }
 
 #[test]
@@ -387,7 +411,7 @@ fn whoever_stops_ends_once_nothing_runs() {
     script.check(Event::Connected, &["open 3", "renew"]);
     script.check(Event::Stop { within }, &["cancel 1", "unpin"]);
     script.check(Event::Unpinned, &[]);
-    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "end"]);
+    script.check(Event::Finished { sequence: 1 }, &["delete 1", "end"]);
 
     let mut script = Script::reading();
     script.deliver(2, 1, 1, "a", &["start 1"]);
@@ -538,7 +562,7 @@ fn the_pin_is_kept_while_what_runs_comes_to_its_end() {
     script.after(4_000, &["renew", "progress 1.1"]);
     script.after(900, &[]);
     script.after(100, &["cancel 1"]);
-    script.check(Event::Finished { sequence: 1 }, &["ack 1.1", "unpin"]);
+    script.check(Event::Finished { sequence: 1 }, &["delete 1", "unpin"]);
 }
 
 #[test]
@@ -557,7 +581,7 @@ fn what_came_again_is_no_longer_in_hand_once_it_is_finished_or_forgotten() {
     let mut script = Script::reading();
     script.deliver(2, 1, 1, "a", &["start 1"]);
     script.deliver(2, 2, 1, "a", &[]);
-    script.check(Event::Finished { sequence: 1 }, &["forget a", "ack 1.2"]);
+    script.check(Event::Finished { sequence: 1 }, &["forget a", "delete 1"]);
     assert_eq!(script.reader.bytes, 0);
     script.deliver(2, 3, 2, "a", &["start 2"]);
     script.deliver(2, 4, 2, "a", &[]);

@@ -30,8 +30,8 @@ enum Move {
     Lose { worker: usize },
     /// The connection breaks and is back at once.
     Reconnect { worker: usize },
-    /// Another node leads the consumer.
-    ChangeLeader,
+    /// Another node leads the consumer, and may have forgotten what was delivered.
+    ChangeLeader { forgetful: bool },
     /// A reset that was sent long ago arrives.
     LateReset,
     /// The worker gives the partition away.
@@ -61,7 +61,7 @@ impl Bounds {
             Move::Pass { .. } => &mut self.passes,
             Move::Lose { .. } => &mut self.losses,
             Move::Reconnect { .. } => &mut self.reconnects,
-            Move::ChangeLeader => &mut self.leaders,
+            Move::ChangeLeader { .. } => &mut self.leaders,
             Move::LateReset => &mut self.resets,
             Move::Release { .. } => &mut self.releases,
             Move::Suspend { .. } => &mut self.suspensions,
@@ -104,8 +104,8 @@ impl World {
                 self.disconnect(worker, false);
                 self.reconnect(worker);
             }
-            Move::ChangeLeader => {
-                self.consumer.change_leader();
+            Move::ChangeLeader { forgetful } => {
+                self.consumer.change_leader(forgetful);
                 self.spread();
             }
             Move::LateReset => {
@@ -120,9 +120,10 @@ impl World {
 }
 
 /// Everything that can happen somewhere. Time goes by as much as a reset waits for the one before it, as a pull waits
-/// and a renewal comes, and as a pin and a delivery that nobody acked last.
+/// and a renewal comes, and as a pin and a delivery of what is not deleted last.
 fn all_moves(workers: usize, chats: u64) -> Vec<Move> {
-    let mut moves = vec![Move::ChangeLeader, Move::LateReset];
+    let mut moves = vec![Move::LateReset];
+    moves.extend([true, false].map(|forgetful| Move::ChangeLeader { forgetful }));
     moves.extend([500, 2_000, 6_000].map(|milliseconds| Move::Pass { milliseconds }));
     moves.extend((0..chats).map(|chat| Move::Publish { chat }));
     for worker in 0..workers {

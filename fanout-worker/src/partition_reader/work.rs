@@ -16,7 +16,7 @@ impl<D> PartitionReader<D> {
         let known = sequence <= self.highest;
         self.highest = self.highest.max(sequence);
         if let Some(running) = self.running.get_mut(&sequence) {
-            // Not acked in time, or started before a fresh start. It counts once.
+            // Not deleted in time, or started before a fresh start. It counts once.
             let before = running.again.replace(delivery).map_or(0, |again| again.bytes);
             let again = running.again.as_ref().expect("it was just put there").bytes;
             self.bytes = self.bytes + again - before;
@@ -24,12 +24,12 @@ impl<D> PartitionReader<D> {
             self.actions.push(Action::Progress {
                 reply: delivery.reply,
             });
-        } else if known || self.finished.contains(sequence, info.stored_at) {
-            // In this generation everything below is waiting, running or finished.
+        } else if self.finished.contains(sequence, info.stored_at) {
             self.actions.push(Action::Forget { chat: delivery.chat });
-            self.actions.push(Action::Ack {
-                reply: delivery.reply,
-            });
+            self.delete(sequence);
+        } else if known {
+            // In this generation everything below was to be waiting, running or finished: the consumer has gone astray.
+            self.fresh_start(now);
         } else {
             self.bytes += delivery.bytes;
             let waiting = Waiting {
@@ -78,16 +78,19 @@ impl<D> PartitionReader<D> {
         };
         self.bytes -= running.bytes;
         self.finished.insert(sequence, running.stored_at);
-        let reply = match running.again {
-            Some(again) => {
-                self.bytes -= again.bytes;
-                self.actions.push(Action::Forget { chat: again.chat });
-                again.reply
-            }
-            None => running.reply,
-        };
-        self.actions.push(Action::Ack { reply });
+        if let Some(again) = running.again {
+            self.bytes -= again.bytes;
+            self.actions.push(Action::Forget { chat: again.chat });
+        }
+        self.delete(sequence);
         self.queue.done(&running.chat);
+    }
+
+    /// Asks once at a time. Where that fails the event comes again, at the latest after the consumer's `ack_wait`.
+    fn delete(&mut self, sequence: u64) {
+        if self.deleting.insert(sequence) {
+            self.actions.push(Action::Delete { sequence });
+        }
     }
 
     pub(super) fn abandon(&mut self, sequence: u64, now: Instant) {

@@ -13,8 +13,9 @@ pub(super) enum Sent {
     Open(u64),
     Request(Request),
     Reset(u64),
+    Look,
     Unpin,
-    Ack(u64),
+    Delete(u64),
     Progress(u64),
 }
 
@@ -24,7 +25,19 @@ pub(super) enum Answer {
     Output(u64, Output),
     Reset(u64),
     Unpinned,
+    Deleted(u64),
 }
+
+/// What a worker has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Asked {
+    Reset(u64),
+    Unpin,
+    Delete(u64),
+}
+
+/// When a request is given up: `API_TIMEOUT` of `partition_task.rs`.
+const ASKED_FOR: Duration = Duration::from_secs(5);
 
 /// A worker as seen from outside.
 #[derive(Clone, Debug, Hash)]
@@ -38,7 +51,7 @@ pub(super) struct Worker {
     pub(super) sent: VecDeque<Sent>,
     pub(super) answers: VecDeque<Answer>,
     /// Requests that wait for an answer; one that does not come is a failure.
-    pub(super) asked: Vec<(Instant, Option<u64>)>,
+    pub(super) asked: Vec<(Instant, Asked)>,
     /// What runs: sequence, chat, cancelled.
     pub(super) running: BTreeMap<u64, (u64, bool)>,
     pub(super) finished: BTreeSet<u64>,
@@ -120,7 +133,6 @@ impl World {
     }
 
     pub(super) fn act(&mut self, worker: usize, action: Action<u64>) {
-        let now = self.now;
         let sequence_of = |reply: &str| reply.parse::<u64>().expect("replies are sequences");
         let sent = match action {
             Action::Open { generation } => Sent::Open(generation),
@@ -157,15 +169,12 @@ impl World {
                 pin: Some(pin),
             }),
             Action::Reset { generation } => {
-                self.workers[worker]
-                    .asked
-                    .push((now + Duration::from_secs(5), Some(generation)));
+                self.ask(worker, Asked::Reset(generation));
                 Sent::Reset(generation)
             }
+            Action::Look => Sent::Look,
             Action::Unpin => {
-                self.workers[worker]
-                    .asked
-                    .push((now + Duration::from_secs(5), None));
+                self.ask(worker, Asked::Unpin);
                 Sent::Unpin
             }
             Action::Start {
@@ -178,7 +187,10 @@ impl World {
                 running.expect("what is cancelled runs").1 = true;
                 return;
             }
-            Action::Ack { reply } => Sent::Ack(sequence_of(&reply)),
+            Action::Delete { sequence } => {
+                self.ask(worker, Asked::Delete(sequence));
+                Sent::Delete(sequence)
+            }
             Action::Progress { reply } => Sent::Progress(sequence_of(&reply)),
             Action::Forget { .. } => return,
             Action::End => {
@@ -193,6 +205,15 @@ impl World {
         if self.workers[worker].connected {
             self.workers[worker].sent.push_back(sent);
         }
+    }
+
+    fn ask(&mut self, worker: usize, asked: Asked) {
+        let until = self.now + ASKED_FOR;
+        self.workers[worker].asked.push((until, asked));
+    }
+
+    fn answered(&mut self, worker: usize, answered: Asked) {
+        self.workers[worker].asked.retain(|(_, asked)| *asked != answered);
     }
 
     pub(super) fn start(&mut self, worker: usize, sequence: u64, chat: &str, content: u64) {
@@ -230,13 +251,18 @@ impl World {
                 self.consumer.reset(self.now);
                 self.workers[worker].answers.push_back(Answer::Reset(generation));
             }
+            Sent::Look => self.consumer.look(self.now),
             Sent::Unpin => {
                 self.consumer.unpin(self.now);
                 self.workers[worker].answers.push_back(Answer::Unpinned);
             }
-            Sent::Ack(sequence) => {
-                assert!(self.done.contains(&sequence), "{sequence} is acked and not done");
-                self.consumer.ack(sequence);
+            Sent::Delete(sequence) => {
+                assert!(
+                    self.done.contains(&sequence),
+                    "{sequence} is deleted and not done"
+                );
+                self.consumer.delete(sequence);
+                self.workers[worker].answers.push_back(Answer::Deleted(sequence));
             }
             Sent::Progress(sequence) => self.consumer.progress(sequence, self.now),
         }
@@ -291,17 +317,19 @@ impl World {
                 unanswered,
             },
             Answer::Reset(generation) => {
-                self.workers[worker]
-                    .asked
-                    .retain(|(_, asked)| *asked != Some(generation));
+                self.answered(worker, Asked::Reset(generation));
                 Event::Reset {
                     generation,
                     done: true,
                 }
             }
             Answer::Unpinned => {
-                self.workers[worker].asked.retain(|(_, asked)| asked.is_some());
+                self.answered(worker, Asked::Unpin);
                 Event::Unpinned
+            }
+            Answer::Deleted(sequence) => {
+                self.answered(worker, Asked::Delete(sequence));
+                Event::Deleted { sequence }
             }
         };
         self.tell(worker, event);
@@ -340,15 +368,16 @@ impl World {
             let asked = std::mem::take(&mut self.workers[worker].asked);
             let (late, rest): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(until, _)| now >= *until);
             self.workers[worker].asked = rest;
-            for (_, generation) in late {
+            for (_, asked) in late {
                 self.tell(
                     worker,
-                    match generation {
-                        Some(generation) => Event::Reset {
+                    match asked {
+                        Asked::Reset(generation) => Event::Reset {
                             generation,
                             done: false,
                         },
-                        None => Event::Unpinned,
+                        Asked::Unpin => Event::Unpinned,
+                        Asked::Delete(sequence) => Event::Deleted { sequence },
                     },
                 );
             }

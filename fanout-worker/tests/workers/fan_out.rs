@@ -79,7 +79,22 @@ async fn who_was_removed_gets_nothing_more_and_who_was_added_gets_everything() {
     worker.stop().await;
 }
 
-/// The ack of a message is lost, that of a later change of its chat is not: only the message comes again.
+/// A consumer whose replica took events for delivered delivers them to nobody, and so nobody is pinned and resets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_consumer_has_forgotten_is_fanned_out() {
+    let system = System::start(1).await;
+    let alice = system.register("alice").await;
+    let bob = system.register("bob").await;
+    let (chat_id, _) = system.chat(&[&alice.user_id, &bob.user_id]).await;
+    let last = system.send(chat_id, &alice, "1").await;
+    system.move_consumer(chat_id, last + 1).await;
+    let worker = system.worker().await;
+    system.wait_until_fanned_out().await;
+    assert_eq!(texts(&system.wait_for_entries(&bob, 2).await)[&chat_id], ["1"]);
+    worker.stop().await;
+}
+
+/// The deletion of a message is lost, that of a later change of its chat is not: only the message comes again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_does_not_come_again_counts() {
     let system = System::start(4).await;

@@ -11,8 +11,8 @@ use tidings_metadata::{Metadata, ModifyParticipants, NewChat, OutboxKey, Registe
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
     ApiError, Beacon, Bus, CHATS, ChatUpdate, Entry, Event, HEADER_GRANTED, Inbox, LiveMessage, Message,
-    Notice, SESSIONS, SessionKey, Topology, chat_subject, event_headers, inbox_stream, inbox_subject,
-    live_subject,
+    Notice, SESSIONS, SessionKey, Topology, chat_subject, event_headers, fanout_consumer, inbox_stream,
+    inbox_subject, live_subject,
 };
 use tidings_protocol::{Attachment, ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
 use tidings_service::{Context, NatsConnection, NatsSettings, outbox};
@@ -272,7 +272,16 @@ impl System {
             .expect("CHATS takes it")
     }
 
-    /// Deletes an event from CHATS, as the ack of a worker that has finished it does.
+    /// Has the consumer of a chat's partition deliver from this sequence on.
+    pub(crate) async fn move_consumer(&self, chat_id: ChatId, sequence: u64) {
+        let consumer = fanout_consumer(self.context.topology.partition(chat_id));
+        let subject = format!("CONSUMER.RESET.{CHATS}.{consumer}");
+        let body = json!({ "seq": sequence });
+        let moved = self.context.bus.api::<Value>(&subject, &body, PATIENCE);
+        moved.await.expect("the consumer is reset");
+    }
+
+    /// Deletes an event from CHATS, as a worker that has finished it does.
     pub(crate) async fn take_away(&self, sequence: u64) {
         self.context
             .bus
@@ -368,7 +377,7 @@ impl System {
             .expect("the stream can be changed");
     }
 
-    /// Waits until every accepted event has been acked.
+    /// Waits until every accepted event has left CHATS.
     pub(crate) async fn wait_until_fanned_out(&self) {
         let wait = async {
             while self.stored("CHATS").await > 0 {

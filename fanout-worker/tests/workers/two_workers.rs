@@ -98,7 +98,7 @@ async fn another_takes_over_in_order_when_one_falls_silent() {
     let partitions: BTreeSet<_> = chats.iter().map(|chat| topology.partition(*chat)).collect();
     assert_eq!(pinned(&system).await, partitions.len(), "one worker has them all");
     let second = system.worker().await;
-    // It ends without a word: no unpinning, no acks.
+    // It ends without a word: no unpinning, no deletions.
     send_many(&system, &chats, &alice, 40..80).await;
     first.kill();
     send_many(&system, &chats, &alice, 80..120).await;
