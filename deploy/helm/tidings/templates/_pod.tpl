@@ -1,0 +1,88 @@
+{{/* Ports of the image. */}}
+{{- define "tidings.ports" -}}
+{{- if eq . "gateway" }}
+- { name: clients, containerPort: 8080 }
+{{- else if eq . "media" }}
+- { name: clients, containerPort: 8081 }
+{{- end }}
+- { name: admin, containerPort: 9100 }
+{{- end -}}
+
+{{/* Where NATS and Postgres are, for every process. */}}
+{{- define "tidings.connections" -}}
+{{- if .Values.bus.urlSecret.name }}
+- name: TIDINGS_NATS_URL
+  valueFrom:
+    secretKeyRef: {{ pick .Values.bus.urlSecret "name" "key" | toJson }}
+{{- else if .Values.bus.url }}
+- name: TIDINGS_NATS_URL
+  value: {{ .Values.bus.url | quote }}
+{{- else if .Values.nats.enabled }}
+- name: TIDINGS_NATS_PASSWORD
+  valueFrom:
+    secretKeyRef: {{ pick .Values.bus.passwordSecret "name" "key" | toJson }}
+- name: TIDINGS_NATS_URL
+  value: nats://tidings:$(TIDINGS_NATS_PASSWORD)@{{ include "tidings.nats" . }}:4222
+{{- else }}
+{{- fail "bus: url or urlSecret.name must say where NATS is, since nats.enabled is false" }}
+{{- end }}
+- name: TIDINGS_POSTGRES_URL
+  valueFrom:
+    secretKeyRef: {{ pick .Values.postgres.urlSecret "name" "key" | toJson }}
+{{- end -}}
+
+{{/* Where the bytes of attachments lie, for media and inbox workers. */}}
+{{- define "tidings.store" -}}
+- name: TIDINGS_BLOB_STORE
+  value: {{ default "file:///var/lib/tidings/attachments" .Values.attachments.url | quote }}
+- name: TIDINGS_BLOB_SPOOL_DIR
+  value: /var/lib/tidings/spool
+{{- with .Values.attachments.endpoint }}
+- name: TIDINGS_BLOB_STORE_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.attachments.region }}
+- name: TIDINGS_BLOB_STORE_REGION
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.attachments.keysSecret }}
+{{- if .name }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom:
+    secretKeyRef: { name: {{ .name }}, key: {{ .idKey }} }
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom:
+    secretKeyRef: { name: {{ .name }}, key: {{ .secretKey }} }
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Settings by the names of their flags. */}}
+{{- define "tidings.settings" -}}
+{{- range $flag, $value := . }}
+- name: TIDINGS_{{ $flag | replace "-" "_" | upper }}
+  {{- /* Numbers of values are floating: 1000000 would be 1e+06. */}}
+  value: {{ if kindIs "float64" $value }}{{ if eq (floor $value) $value }}{{ $value | int64 | toString | quote }}{{ else }}{{ $value | toString | quote }}{{ end }}{{ else }}{{ $value | toString | quote }}{{ end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tidings.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: { type: RuntimeDefault }
+{{- end -}}
+
+{{- define "tidings.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
+{{- end -}}
+
+{{/* Takes root and values. */}}
+{{- define "tidings.image" -}}
+image: {{ printf "%s:%s" .root.Values.image.repository (coalesce .values.imageTag .root.Values.image.tag .root.Chart.AppVersion) | quote }}
+imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+{{- end -}}
