@@ -106,7 +106,7 @@ def check_pod(name, spec, all_of_it):
         return
     expect(container["args"] == [container["name"]] and name[1].endswith("-" + container["name"]), f"{name}: runs something else")
     sleep = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
-    least = sleep + int(environment["TIDINGS_DRAIN_TIMEOUT"]) + AFTER_DRAIN_SECONDS
+    least = sleep + int(environment.get("TIDINGS_DRAIN_TIMEOUT") or 20) + AFTER_DRAIN_SECONDS
     expect(spec["terminationGracePeriodSeconds"] >= least, f"{name}: is killed before it has drained")
     ports = {one["name"]: one["containerPort"] for one in container["ports"]}
     for flag, port in [("TIDINGS_LISTEN", "clients"), ("TIDINGS_ADMIN_LISTEN", "admin")]:
