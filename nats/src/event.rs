@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use tidings_protocol::{Attachment, ChatId, ChatKind, ClientId, MessageId, Participant, Timestamp, UserId};
 
-use crate::wire::{self, FORMAT, WireError};
+use crate::wire::{self, WireError};
 
 /// What happened in a chat; its place there is its stream sequence in CHATS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,11 +131,11 @@ impl Entry {
     }
 
     /// The same bytes from an event as it came from CHATS, without reading it: an entry is the sequence, then
-    /// the event.
+    /// the event, in the format of the event.
     pub fn encode_around(seq: u64, event_payload: &[u8]) -> Result<Bytes, WireError> {
         let body = wire::body(event_payload)?;
         let mut out = BytesMut::with_capacity(11 + body.len());
-        out.put_u8(FORMAT);
+        out.put_u8(event_payload[0]);
         let mut buffer = [0_u8; 10];
         out.put_slice(postcard::to_slice(&seq, &mut buffer).expect("ten bytes hold every u64"));
         out.put_slice(body);

@@ -13,10 +13,13 @@ mod durable;
 mod event;
 mod headed;
 mod headers;
+mod instance;
 mod invalidation;
 mod live;
 mod lost;
 mod publish;
+#[cfg(test)]
+mod recorded_tests;
 mod remembered;
 mod session_key;
 pub mod setup;
@@ -38,6 +41,7 @@ pub use headers::{
     CHAT as HEADER_CHAT, FROM as HEADER_FROM, GRANTED as HEADER_GRANTED, KIND as HEADER_KIND,
     REASON as HEADER_REASON, TRACE as HEADER_TRACE, TRIES as HEADER_TRIES, event_headers, granted_version,
 };
+pub use instance::Instance;
 pub use invalidation::Invalidation;
 pub use live::{Beacon, Lane, LiveMessage, Notice, Recipient};
 pub use lost::{LOST_CHATS_MAX, LOST_KIND, Lost};

@@ -149,6 +149,21 @@ pub struct Beacon {
     pub invalidations_sequence: u64,
 }
 
+/// The names of the kinds that are read, as serde knows them.
+#[cfg(test)]
+pub(crate) fn kinds_read() -> Vec<String> {
+    let Err(error) = serde_json::from_str::<Read>(r#""no such variant""#) else {
+        panic!("no kind has this name");
+    };
+    error
+        .to_string()
+        .split('`')
+        .skip(3)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,11 +1,14 @@
 //! Postcard behind a version byte. postcard writes no names: the order of fields is the format, and golden
-//! bytes in the tests hold it.
+//! bytes in the tests hold it, those of each type and the recorded sets (`nats/recorded/`).
+//!
+//! A format is changed in two versions, since two run beside each other during an upgrade: the first one reads the new
+//! form, the next one writes it (`docs/adr/0023-two-versions-at-once.md`).
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// The format of this build. Version N reads what N-1 wrote; workers are upgraded first.
+/// The format of this build. Version N reads what N-1 wrote, and writes what N-1 reads.
 pub const FORMAT: u8 = 1;
 
 /// A payload that cannot be read.

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use tidings_nats::{Bus, INSTANCES};
-use tidings_protocol::Timestamp;
+use tidings_nats::{Bus, INSTANCES, Instance};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -30,28 +28,9 @@ const LAPSE_AFTER: Duration = Duration::from_secs(9);
 /// After this the condition `instance` does not hold.
 const CONDITION_AFTER: Duration = Duration::from_secs(5);
 
-/// What a process says about itself. JSON, since operators read it with `nats kv get INSTANCES <key>`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Instance {
-    /// The kind of service, such as `gateway`.
-    pub service: String,
-    /// Where it can be reached, for people; what that means depends on the service.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// Which version runs there.
-    pub version: String,
-    /// When it started, by its own clock.
-    pub started: Timestamp,
-}
-
 /// `<service>.<boot id>`, a key of INSTANCES.
 pub fn instance_key(service: &str, boot_id: BootId) -> String {
     format!("{service}.{boot_id}")
-}
-
-/// The subject of a key, or of keys where it has wildcards.
-pub(crate) fn subject(key: &str) -> String {
-    format!("$KV.{INSTANCES}.{key}")
 }
 
 /// A key that is being renewed. Cheap to clone.
@@ -83,9 +62,7 @@ impl Registration {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: clock::now(),
         };
-        let value: Bytes = serde_json::to_vec(&instance)
-            .expect("an instance has string names")
-            .into();
+        let value = instance.encode();
         let key = instance_key(context.service, context.boot_id);
         let condition = context.require("instance");
         let started = Instant::now();
@@ -166,7 +143,7 @@ async fn renew(bus: &Bus, key: &str, value: &Bytes, renewed: &watch::Sender<Rene
 }
 
 async fn put(bus: &Bus, key: &str, value: Bytes, timeout: Duration) -> anyhow::Result<()> {
-    bus.publish(subject(key), HeaderMap::new(), value, timeout)
+    bus.publish(Instance::subject(key), HeaderMap::new(), value, timeout)
         .await?;
     Ok(())
 }
@@ -175,7 +152,7 @@ async fn put(bus: &Bus, key: &str, value: Bytes, timeout: Duration) -> anyhow::R
 async fn delete(bus: &Bus, key: &str) -> anyhow::Result<()> {
     let mut headers = HeaderMap::new();
     headers.insert("KV-Operation", "DEL");
-    bus.publish(subject(key), headers, Bytes::new(), RENEW_TIMEOUT)
+    bus.publish(Instance::subject(key), headers, Bytes::new(), RENEW_TIMEOUT)
         .await?;
     Ok(())
 }
@@ -185,31 +162,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instance_is_json_that_people_read() {
-        let instance = Instance {
-            service: "gateway".to_owned(),
-            address: Some("127.0.0.1:8080".to_owned()),
-            version: "0.1.0".to_owned(),
-            started: Timestamp(0),
-        };
-        let text = r#"{"service":"gateway","address":"127.0.0.1:8080","version":"0.1.0","started":"1970-01-01T00:00:00Z"}"#;
-        assert_eq!(
-            serde_json::to_string(&instance).expect("plain data serializes"),
-            text
-        );
-        assert_eq!(
-            serde_json::from_str::<Instance>(text).expect("it is what was written"),
-            instance
-        );
-    }
-
-    #[test]
     fn keys_are_subjects_of_the_bucket() {
         let boot_id = BootId(uuid::Uuid::from_u128(0xab));
         let key = instance_key("fanout-worker", boot_id);
         assert_eq!(key, "fanout-worker.000000000000000000000000000000ab");
         assert_eq!(
-            subject(&key),
+            Instance::subject(&key),
             "$KV.INSTANCES.fanout-worker.000000000000000000000000000000ab"
         );
     }

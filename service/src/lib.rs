@@ -36,7 +36,7 @@ pub use boot_id::BootId;
 pub use conditions::{Condition, ConditionState, Conditions};
 pub use config::{CommonConfig, seconds};
 pub use context::Context;
-pub use instances::{INSTANCE_AGE_MAX, Instance, Registration, instance_key};
+pub use instances::{INSTANCE_AGE_MAX, Registration, instance_key};
 pub use invalidations::{Applied, Forget, Invalidations};
 pub use living::{Living, LivingWatch};
 pub use logging::{LogFormat, install as install_log};

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_nats::{Bus, INSTANCES, StoredMessage};
+use tidings_nats::{Bus, INSTANCES, Instance, StoredMessage};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::boot_id::BootId;
 use crate::context::Context;
-use crate::instances::{Instance, subject};
 
 /// How often the list is read without being asked.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,7 +46,7 @@ impl LivingWatch {
         }));
         let watch = Self {
             bus: context.bus.clone(),
-            filter: subject(&format!("{service}.*")),
+            filter: Instance::subject(&format!("{service}.*")),
             living,
             reading: Arc::default(),
         };
@@ -118,5 +117,5 @@ impl LivingWatch {
 /// A key that was deleted has an empty value and is not alive.
 fn parse(message: &StoredMessage) -> Option<(BootId, Instance)> {
     let boot_id = message.subject.rsplit_once('.')?.1.parse().ok()?;
-    Some((BootId(boot_id), serde_json::from_slice(&message.payload).ok()?))
+    Some((BootId(boot_id), Instance::decode(&message.payload)?))
 }

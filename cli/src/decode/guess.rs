@@ -1,9 +1,8 @@
 //! What a payload is: told by its subject, or by what accounts for every byte of it.
 
 use anyhow::bail;
-use tidings_nats::{CloseRequest, Entry, Event, Invalidation, LiveMessage, Lost, SessionKey, WireError};
+use tidings_nats::{CloseRequest, Entry, Event, Instance, Invalidation, LiveMessage, Lost, SessionKey, WireError};
 use tidings_protocol::Timestamp;
-use tidings_service::Instance;
 
 /// 2020-01-01: no Tidings is older.
 const EARLIEST: Timestamp = Timestamp(1_577_836_800_000);
@@ -77,7 +76,7 @@ impl Kind {
             },
             Self::Close => CloseRequest::decode(payload).is_ok(),
             Self::Session => SessionKey::decode(payload).is_some(),
-            Self::Instance => serde_json::from_slice::<Instance>(payload).is_ok(),
+            Self::Instance => Instance::decode(payload).is_some(),
         }
     }
 }

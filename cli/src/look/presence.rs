@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use anyhow::Context as _;
 use serde::Serialize;
-use tidings_nats::{INSTANCES, SESSIONS, SessionKey};
+use tidings_nats::{INSTANCES, Instance, SESSIONS, SessionKey};
 use tidings_protocol::{ClientId, Timestamp};
-use tidings_service::Instance;
 
 use super::{Look, TIMEOUT};
 use crate::print;
