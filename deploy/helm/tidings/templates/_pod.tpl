@@ -8,8 +8,12 @@
 - { name: admin, containerPort: 9100 }
 {{- end -}}
 
-{{/* Where NATS and Postgres are, for every process. */}}
+{{/* Where NATS and Postgres are, for every process. Takes root. */}}
 {{- define "tidings.connections" -}}
+{{- if .Values.bus.credentialsSecret.name }}
+- name: TIDINGS_NATS_CREDENTIALS_FILE
+  value: /etc/tidings/nats/credentials
+{{- end }}
 {{- if .Values.bus.urlSecret.name }}
 - name: TIDINGS_NATS_URL
   valueFrom:
@@ -17,6 +21,9 @@
 {{- else if .Values.bus.url }}
 - name: TIDINGS_NATS_URL
   value: {{ .Values.bus.url | quote }}
+{{- else if and .Values.nats.enabled .Values.bus.credentialsSecret.name }}
+- name: TIDINGS_NATS_URL
+  value: nats://{{ include "tidings.nats" . }}:4222
 {{- else if .Values.nats.enabled }}
 - name: TIDINGS_NATS_PASSWORD
   valueFrom:
@@ -29,6 +36,35 @@
 - name: TIDINGS_POSTGRES_URL
   valueFrom:
     secretKeyRef: {{ pick .Values.postgres.urlSecret "name" "key" | toJson }}
+{{- end -}}
+
+{{/* Files of Secrets that every process has. Takes root and component. */}}
+{{- define "tidings.secretVolumes" -}}
+{{- with .root.Values.bus.credentialsSecret.name }}
+- name: nats-credentials
+  secret:
+    secretName: {{ . }}
+    # For the group, which is the pod's.
+    defaultMode: 0440
+    items: [{ key: {{ $.component }}, path: credentials }]
+{{- end }}
+{{- with .root.Values.ca.secret }}
+{{- if .name }}
+- name: ca
+  secret:
+    secretName: {{ .name }}
+    items: [{ key: {{ .key }}, path: ca.crt }]
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tidings.secretMounts" -}}
+{{- if .Values.bus.credentialsSecret.name }}
+- { name: nats-credentials, mountPath: /etc/tidings/nats, readOnly: true }
+{{- end }}
+{{- if .Values.ca.secret.name }}
+- { name: ca, mountPath: /etc/tidings/ca, readOnly: true }
+{{- end }}
 {{- end -}}
 
 {{/* Where the bytes of attachments lie, for media and inbox workers. */}}

@@ -36,10 +36,19 @@ spec:
         {{- end }}
       resources: {{- toYaml .Values.setup.resources | nindent 8 }}
       securityContext: {{- include "tidings.containerSecurity" . | nindent 8 }}
-      {{- with .Values.defaults.extraVolumeMounts }}
-      volumeMounts: {{- toYaml . | nindent 8 }}
+      {{- $secretMounts := include "tidings.secretMounts" . }}
+      {{- if or $secretMounts .Values.defaults.extraVolumeMounts }}
+      volumeMounts:
+        {{- $secretMounts | nindent 8 }}
+        {{- with .Values.defaults.extraVolumeMounts }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       {{- end }}
-  {{- with .Values.defaults.extraVolumes }}
-  volumes: {{- toYaml . | nindent 4 }}
+  {{- if or $secretMounts .Values.defaults.extraVolumes }}
+  volumes:
+    {{- include "tidings.secretVolumes" (dict "root" . "component" "setup") | nindent 4 }}
+    {{- with .Values.defaults.extraVolumes }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- end }}
 {{- end -}}
