@@ -1,14 +1,14 @@
 //! `tidings setup`: creates or upgrades streams, consumers, buckets and tables. Services only compare.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Arg;
 use serde_json::Value;
 use tidings_metadata::Metadata;
 use tidings_nats::setup::{self, Change, SetupError, SetupOptions, stream_config};
-use tidings_nats::{ApiError, Bus, CHATS};
+use tidings_nats::{ApiError, Bus, CHATS, INVALIDATIONS};
 use tidings_service::{CommonConfig, NatsConnection, NatsSettings, Secret};
 use tokio::time::{Instant, sleep};
 
@@ -18,6 +18,8 @@ use crate::{DataDir, UpFile};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(250);
+/// More than CHATS counts in a second. With it, sequences stay below 2^53, which JSON's readers can count, until 2242.
+const EVENTS_A_SECOND: u64 = 1 << 20;
 /// Error code of a cluster that has too few servers for the copies, or knows of too few yet.
 const NO_SUITABLE_PEERS: u16 = 10005;
 
@@ -35,6 +37,11 @@ pub(crate) struct SetupArgs {
     /// Copies of each stream: 1, or 3 on three NATS servers or more. [default: as many as there are, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: Option<u8>,
+
+    /// After a backup was restored, before any service starts: messages and changes of chats count on above all that
+    /// clients may have seen, and every chat is told anew who is in it. CHATS and INVALIDATIONS must not be there.
+    #[arg(long, conflicts_with = "dry_run")]
+    restored: bool,
 
     #[command(flatten)]
     dir: DataDir,
@@ -66,9 +73,17 @@ pub(crate) fn main(args: SetupArgs) -> ExitCode {
         }
         let nats = NatsSettings::new(&common)?;
         let postgres = common.postgres_url()?;
+        if args.restored {
+            refuse_restored_streams(&nats).await?;
+        }
         let tables = apply_tables(postgres.expose(), args.dry_run).await?;
         let mut changes = tables.changes;
-        let remembered = async { Ok(tables.remembered) };
+        let mut remembered = tables.remembered;
+        if args.restored {
+            changes.push(tell_chats_again(postgres.expose()).await?);
+            remembered = remembered.max(above_all_seen());
+        }
+        let remembered = async { Ok(remembered) };
         changes.extend(apply_streams(&nats, args.replicas, remembered, args.dry_run).await?);
         for change in &changes {
             println!("{change}");
@@ -88,6 +103,39 @@ pub(crate) struct Tables {
     pub(crate) changes: Vec<Change>,
     /// The highest sequence of CHATS and INVALIDATIONS that they remember.
     pub(crate) remembered: u64,
+}
+
+/// What is taken from a backup of these streams would count on from below what clients have seen.
+async fn refuse_restored_streams(nats: &NatsSettings) -> anyhow::Result<()> {
+    let connection = NatsConnection::connect(nats, "tidings-setup").await?;
+    let bus = Bus::new(connection.client().clone());
+    for stream in [CHATS, INVALIDATIONS] {
+        if patiently(|| stream_config(&bus, stream)).await?.is_some() {
+            bail!(
+                "--restored: the stream {stream} is there. If it came from a backup, or this system has never run, delete it \
+                 (`nats stream rm {stream}`) and run this again; if an earlier `tidings setup --restored` made it, `tidings \
+                 setup` does the rest"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Gives every chat a version above those that clients may know.
+async fn tell_chats_again(postgres_url: &str) -> anyhow::Result<Change> {
+    let metadata = Metadata::connect(postgres_url, 1).context("--postgres-url")?;
+    let chats = metadata.tell_chats_again().await?;
+    metadata.close().await;
+    Ok(Change {
+        what: format!("{chats} chats"),
+        how: "tell anew who is in them".to_owned(),
+    })
+}
+
+/// A sequence above all that CHATS has given out, also after the same backup was restored before.
+fn above_all_seen() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_1970.as_secs() * EVENTS_A_SECOND
 }
 
 /// Brings tables to what this version needs, or with `dry_run` only says what it would do.

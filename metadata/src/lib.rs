@@ -30,6 +30,7 @@ mod remove_client;
 mod requests;
 mod stored;
 mod suspend_user;
+mod tell_chats_again;
 mod users;
 
 pub use attachments::{

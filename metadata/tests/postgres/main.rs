@@ -13,6 +13,8 @@ mod migrations;
 mod outbox;
 mod participants;
 mod prune;
+mod recorded;
 mod requests;
+mod restored;
 mod suspension;
 mod test_database;
