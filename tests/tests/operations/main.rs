@@ -1,6 +1,7 @@
 //! What operators see: the real `nats` command, the commands that look inside, and the guide that tells of both.
 
 mod attachment_requests;
+mod backup;
 mod dead_letters;
 mod explain;
 mod guide;

@@ -59,6 +59,11 @@ impl Shell {
         self.variables.push((name.to_owned(), value));
     }
 
+    /// Lets commands be found in another folder first.
+    pub(crate) fn prepend_path(&mut self, folder: &str) {
+        self.path = format!("{folder}:{}", self.path);
+    }
+
     /// The folder in which commands run.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
