@@ -5,8 +5,7 @@ use std::time::Duration;
 use tidings_nats::{ApiError, Bus, CHATS};
 use tokio::sync::Semaphore;
 
-/// For one deletion: an election of the stream takes about as long. Below the consumer's `ack_wait` of 6 s, so that what
-/// comes again after that is not being deleted still.
+/// For one deletion: an election of the stream takes about as long.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// So many at once, as many as a gateway has on their way for confirmations: the server queues 10,000 requests of all
 /// clients, and drops all of them when there are more.
@@ -30,6 +29,10 @@ impl Deletions {
     /// Deletes an event, once there is room for the request. One that is gone already is deleted.
     pub(crate) async fn delete(&self, sequence: u64) -> Result<(), ApiError> {
         let _permit = self.permits.acquire().await.expect("it is never closed");
-        self.bus.delete_message(CHATS, sequence, TIMEOUT).await
+        let result = self.bus.delete_message(CHATS, sequence, TIMEOUT).await;
+        if result.is_err() {
+            metrics::counter!("tidings_fanout_deletion_failures_total").increment(1);
+        }
+        result
     }
 }

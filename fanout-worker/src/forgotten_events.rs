@@ -44,5 +44,6 @@ pub(crate) async fn remind(bus: &Bus, partition: Partition) -> Result<Option<u64
     let subject = format!("CONSUMER.RESET.{CHATS}.{consumer}");
     bus.api::<IgnoredAny>(&subject, &json!({ "seq": 1 }), TIMEOUT)
         .await?;
+    metrics::counter!("tidings_fanout_reminders_total").increment(1);
     Ok(Some(first.sequence))
 }

@@ -25,6 +25,14 @@ const METRICS: &[Metric] = &[
         "Fresh starts of a partition's reading",
     ),
     Metric::counter(
+        "tidings_fanout_deletion_failures_total",
+        "Finished events that could not be deleted from CHATS, and are tried again",
+    ),
+    Metric::counter(
+        "tidings_fanout_reminders_total",
+        "Consumers of CHATS that had forgotten what is stored, and were reset",
+    ),
+    Metric::counter(
         "tidings_fanout_retries_total",
         "Tries of an event that failed and are made again",
     ),

@@ -76,6 +76,8 @@ struct Waiting<D> {
 struct Running<D> {
     chat: ChatKey,
     stored_at: u64,
+    /// During which connection it was delivered last.
+    connection: u64,
     bytes: usize,
     reply: String,
     progress_at: Instant,
@@ -90,6 +92,8 @@ struct Running<D> {
 pub(crate) struct PartitionReader<D> {
     phase: Phase,
     connected: bool,
+    /// Counts the connections that were lost.
+    connection: u64,
     /// Whether the worker's own key is fresh.
     allowed: bool,
     reluctant: bool,
@@ -103,8 +107,8 @@ pub(crate) struct PartitionReader<D> {
     pull: Option<OpenPull>,
     pull_number: u64,
     pulled_at: Instant,
-    /// How many asks in a row ended with nothing.
-    asks: u32,
+    /// How many pulls in a row ended with nothing.
+    in_vain: u32,
     reset_at: Option<Instant>,
     queue: ChatQueue<Waiting<D>>,
     running: BTreeMap<u64, Running<D>>,
@@ -122,6 +126,7 @@ impl<D> PartitionReader<D> {
         Self {
             phase: Phase::Off,
             connected: false,
+            connection: 0,
             allowed: false,
             reluctant: false,
             stopping: false,
@@ -132,7 +137,7 @@ impl<D> PartitionReader<D> {
             pull: None,
             pull_number: 0,
             pulled_at: now,
-            asks: 0,
+            in_vain: 0,
             reset_at: None,
             queue: ChatQueue::default(),
             running: BTreeMap::new(),
@@ -187,6 +192,7 @@ impl<D> PartitionReader<D> {
             }
             Event::Disconnected => {
                 self.connected = false;
+                self.connection += 1;
                 self.forget_waiting();
                 if self.stopping {
                     self.cancel_running();

@@ -11,7 +11,10 @@ use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
-use tidings_nats::{ApiError, Bus, CHATS, Partition, PartitionTrials, PublishError, TRIALS, fanout_consumer};
+use tidings_nats::{
+    ApiError, Bus, CHATS, Partition, PartitionTrials, PublishError, TRIALS, fanout_consumer,
+    partition_subjects,
+};
 use tokio::time::Instant;
 
 /// For each request. It is made where a take-over waits for it.
@@ -58,7 +61,6 @@ struct Stored {
 #[derive(Deserialize)]
 struct ConsumerInfo {
     delivered: Position,
-    ack_floor: Position,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +74,10 @@ impl Suspects {
         let subject = format!("CONSUMER.INFO.{CHATS}.{}", fanout_consumer(partition));
         let info: ConsumerInfo = bus.api(&subject, &json!({}), TIMEOUT).await?;
         let (trials, revision) = read(&bus, partition).await?;
+        // Not the consumer's floor, which may have passed what is not done (adr/0019).
+        let first = bus
+            .leader_next(CHATS, &partition_subjects(partition), 1, TIMEOUT)
+            .await?;
         let suspects = Self {
             bus,
             partition,
@@ -85,19 +91,19 @@ impl Suspects {
                 doubted: false,
             }),
         };
-        suspects.take_over(trials, info.ack_floor.stream_seq);
+        suspects.take_over(trials, first.map_or(u64::MAX, |first| first.sequence));
         Ok(suspects)
     }
 
-    /// Takes what the key says for what others have left. What is below the floor is done.
-    fn take_over(&self, trials: PartitionTrials, ack_floor: u64) {
+    /// Takes what the key says for what others have left. What is below the first that is stored is done.
+    fn take_over(&self, trials: PartitionTrials, first: u64) {
         let mut marks = self.marks.lock();
         marks.others = trials.trying;
         marks
             .others
-            .retain(|sequence, worker| *sequence > ack_floor && *worker != self.worker);
+            .retain(|sequence, worker| *sequence >= first && *worker != self.worker);
         marks.deaths = trials.deaths;
-        marks.deaths.retain(|sequence, _| *sequence > ack_floor);
+        marks.deaths.retain(|sequence, _| *sequence >= first);
         while marks.others.len() > MARKS_MAX {
             marks.others.pop_first();
         }

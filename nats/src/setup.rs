@@ -80,8 +80,9 @@ pub enum SetupError {
     Mismatch(String),
     /// A stream keeps by another rule than this version needs, and no server changes that.
     #[error(
-        "{what}: its retention is {actual}, this version needs {wanted}, and no server changes that. Stop every gateway, \
-         wait until it is empty, delete it, and run this again: it is made anew and counts on where it was"
+        "{what}: its retention is {actual}, this version needs {wanted}, and no server changes that. Stop every gateway and \
+         inbox worker, wait until it is empty, stop every fan-out worker, delete it, and run `tidings setup \
+         --replicas {replicas}`: it is made anew and counts on where it was. Then start this version"
     )]
     Retention {
         /// The stream.
@@ -90,6 +91,8 @@ pub enum SetupError {
         actual: String,
         /// What it should have.
         wanted: String,
+        /// How many copies it has.
+        replicas: u64,
     },
 }
 
@@ -270,6 +273,7 @@ async fn apply_stream(
             what,
             actual: retention(&actual),
             wanted: retention(wanted),
+            replicas: actual["num_replicas"].as_u64().unwrap_or(1),
         });
     }
     if !dry_run {

@@ -39,7 +39,7 @@ pub struct ConsumerSummary {
     /// Messages that it has not delivered.
     #[serde(rename = "num_pending")]
     pub unprocessed: u64,
-    /// Messages that it has delivered and that are not acked.
+    /// Messages that it has delivered and that are neither acked nor deleted.
     #[serde(rename = "num_ack_pending")]
     pub outstanding: u64,
 }

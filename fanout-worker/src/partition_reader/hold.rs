@@ -57,7 +57,7 @@ impl<D> PartitionReader<D> {
             return;
         }
         self.open();
-        self.asks = 0;
+        self.in_vain = 0;
         self.phase = Phase::Waiting { ask_at: now };
     }
 

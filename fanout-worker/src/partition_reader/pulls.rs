@@ -30,10 +30,10 @@ const RENEW_AFTER: Duration = Duration::from_millis(1_500);
 const RELUCTANT_EXPIRES: Duration = Duration::from_secs(1);
 /// … and pauses so long in between: whoever has less is asked first, and yet nothing stays unread.
 const RELUCTANT_PAUSE: Duration = Duration::from_secs(2);
-/// After so many asks in a row that nothing came for, some 10 s, it is looked whether there is really nothing: a consumer
-/// that has forgotten an event (adr/0019) delivers it to nobody, and whoever waits to be pinned is not. Most of the
-/// time another one is pinned; a look is one request.
-const ASKS_MAX: u32 = 5;
+/// After the first pull that nothing came for, and then after so many, some 10 s, it is looked whether there is really
+/// nothing: a consumer that has forgotten an event (adr/0019) delivers it to nobody, whoever waits to be pinned is not, and
+/// whoever was pinned before an election does not hear that he is no longer. A look is one request, most of the time.
+const LOOK_EVERY: u32 = 5;
 
 impl<D> PartitionReader<D> {
     /// Asks for one message without a pin: whoever gets one is pinned.
@@ -139,7 +139,15 @@ impl<D> PartitionReader<D> {
         }
     }
 
+    fn look_after_vain_pull(&mut self) {
+        if self.in_vain.is_multiple_of(LOOK_EVERY) {
+            self.actions.push(Action::Look);
+        }
+        self.in_vain += 1;
+    }
+
     pub(super) fn count_delivery(&mut self) {
+        self.in_vain = 0;
         if let Some(pull) = &mut self.pull {
             pull.left = pull.left.saturating_sub(1);
             if pull.left == 0 {
@@ -170,18 +178,17 @@ impl<D> PartitionReader<D> {
                 } else if let Some(open) = current {
                     let complete = unanswered.is_none_or(|unanswered| unanswered == open.left);
                     self.pull = None;
+                    let idle = self.in_hand() == 0;
                     match &mut self.phase {
                         Phase::Waiting { ask_at } => {
                             if self.reluctant {
                                 *ask_at = now + RELUCTANT_PAUSE;
                             }
-                            self.asks += 1;
-                            if self.asks.is_multiple_of(ASKS_MAX) {
-                                self.actions.push(Action::Look);
-                            }
+                            self.look_after_vain_pull();
                         }
                         // The server delivered more than came here.
                         Phase::Reading if !complete => self.fresh_start(now),
+                        Phase::Reading if idle => self.look_after_vain_pull(),
                         _ => {}
                     }
                 }

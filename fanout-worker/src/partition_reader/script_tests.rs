@@ -260,11 +260,37 @@ fn what_comes_behind_a_newer_one_and_is_not_known_is_a_fresh_start() {
 fn whoever_waits_in_vain_looks_whether_something_is_forgotten() {
     let mut script = Script::reading();
     script.status(2, 2, ConsumerStatus::NotPinned, &["open 3", "ask"]);
-    for pull in 3..7 {
+    script.status(3, 3, ConsumerStatus::Expired, &["look", "ask"]);
+    for pull in 4..8 {
         script.status(3, pull, ConsumerStatus::Expired, &["ask"]);
     }
-    script.status(3, 7, ConsumerStatus::Expired, &["look", "ask"]);
-    script.status(3, 8, ConsumerStatus::Expired, &["ask"]);
+    script.status(3, 8, ConsumerStatus::Expired, &["look", "ask"]);
+}
+
+#[test]
+fn whoever_reads_and_hears_nothing_looks_too() {
+    let mut script = Script::reading();
+    script.status(2, 2, ConsumerStatus::Expired, &["look", "pull 1024"]);
+    script.status(2, 3, ConsumerStatus::Expired, &["pull 1024"]);
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    // What is in hand says enough.
+    script.status(2, 4, ConsumerStatus::Expired, &["pull 1024"]);
+}
+
+#[test]
+fn what_ran_while_the_connection_was_lost_is_deleted_when_it_comes_again() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.deliver(2, 2, 2, "b", &["start 2"]);
+    script.check(Event::Disconnected, &[]);
+    script.check(Event::Finished { sequence: 1 }, &[]);
+    script.check(Event::Connected, &["open 3", "renew"]);
+    script.status(3, 3, ConsumerStatus::Empty, &["open 4"]);
+    script.after(500, &["reset 4"]);
+    script.check(was_reset(4, true), &["pull 1024"]);
+    script.deliver(4, 1, 1, "a", &["forget a", "delete 1"]);
+    script.deliver(4, 2, 2, "b", &[]);
+    script.check(Event::Finished { sequence: 2 }, &["forget b", "delete 2"]);
 }
 
 #[test]
@@ -411,7 +437,7 @@ fn whoever_stops_ends_once_nothing_runs() {
     script.check(Event::Connected, &["open 3", "renew"]);
     script.check(Event::Stop { within }, &["cancel 1", "unpin"]);
     script.check(Event::Unpinned, &[]);
-    script.check(Event::Finished { sequence: 1 }, &["delete 1", "end"]);
+    script.check(Event::Finished { sequence: 1 }, &["end"]);
 
     let mut script = Script::reading();
     script.deliver(2, 1, 1, "a", &["start 1"]);
@@ -456,14 +482,14 @@ fn whoever_has_enough_asks_after_the_others() {
     script.check(Event::Connected, &[]);
     script.check(Event::Reluctant(true), &[]);
     script.check(Event::Resume, &["open 1", "ask"]);
-    script.status(1, 1, ConsumerStatus::Expired, &[]);
+    script.status(1, 1, ConsumerStatus::Expired, &["look"]);
     script.after(1_900, &[]);
     script.after(100, &["ask"]);
     // A pull that is out lasts a second, and two more until it counts as lost.
     script.after(2_900, &[]);
     script.after(100, &[]);
     script.after(500, &["open 2", "ask"]);
-    script.status(2, 3, ConsumerStatus::Expired, &[]);
+    script.status(2, 3, ConsumerStatus::Expired, &["look"]);
     script.check(Event::Reluctant(true), &[]);
     script.check(Event::Reluctant(false), &["ask"]);
     script.status(2, 4, ConsumerStatus::Expired, &["ask"]);

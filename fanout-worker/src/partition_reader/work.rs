@@ -16,6 +16,12 @@ impl<D> PartitionReader<D> {
         let known = sequence <= self.highest;
         self.highest = self.highest.max(sequence);
         if let Some(running) = self.running.get_mut(&sequence) {
+            if running.stored_at != info.stored_at {
+                // Another event has its place: the stream has lost its end. What runs is of the one that was lost.
+                self.cancel_running();
+                return self.fresh_start(now);
+            }
+            running.connection = self.connection;
             // Not deleted in time, or started before a fresh start. It counts once.
             let before = running.again.replace(delivery).map_or(0, |again| again.bytes);
             let again = running.again.as_ref().expect("it was just put there").bytes;
@@ -57,6 +63,7 @@ impl<D> PartitionReader<D> {
             let running = Running {
                 chat: chat.clone(),
                 stored_at: waiting.stored_at,
+                connection: self.connection,
                 bytes,
                 reply,
                 progress_at: waiting.progress_at.max(now),
@@ -82,7 +89,11 @@ impl<D> PartitionReader<D> {
             self.bytes -= again.bytes;
             self.actions.push(Action::Forget { chat: again.chat });
         }
-        self.delete(sequence);
+        // A stream that was away may have come back without its end, and have another event in this place. If it is
+        // this one it comes again.
+        if running.connection == self.connection {
+            self.delete(sequence);
+        }
         self.queue.done(&running.chat);
     }
 
