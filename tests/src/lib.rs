@@ -12,6 +12,7 @@ pub mod proxy;
 mod sha256;
 mod stored;
 mod system;
+pub mod system_of_one;
 mod token;
 pub mod workload;
 

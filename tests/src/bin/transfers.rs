@@ -2,9 +2,9 @@
 //! alone, and a plain file server. And what a hundred uploads at once cost in memory, and a small picture in CPU.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -20,6 +20,7 @@ use ring::digest::{Context, SHA256};
 use tidings_cli::UpFile;
 use tidings_protocol::ContentHash;
 use tidings_tests::Identity;
+use tidings_tests::system_of_one::{self, memory, pid_of};
 use tower_http::services::ServeFile;
 
 /// Handed to the socket at once, and written to the disk at once.
@@ -58,10 +59,7 @@ struct Args {
 
 fn main() -> ExitCode {
     // The services are processes of this program.
-    if std::env::args()
-        .nth(1)
-        .is_some_and(|first| !first.starts_with('-'))
-    {
+    if system_of_one::is_service() {
         return tidings_cli::main();
     }
     let args = Args::parse();
@@ -77,32 +75,15 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    ensure!(!args.dir.exists(), "{} exists", args.dir.display());
-    let mut up = Command::new(std::env::current_exe()?)
-        .args(["up", "--rate-limits", "off", "--dir"])
-        .arg(&args.dir)
-        .args(["--gateways", "1", "--fanout-workers", "1", "--inbox-workers", "1"])
-        .env(tidings_service::EXIT_WITH_STDIN, "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut ready = [0; 6];
-    up.stdout
-        .take()
-        .context("it is piped")?
-        .read_exact(&mut ready)
-        .context("`tidings up` does not start")?;
-    let system = UpFile::read(&args.dir)?;
-    let media = Media {
-        url: system.media.clone().context("media runs")?,
-        secret: system.jwt_secret.clone(),
-        http: reqwest::Client::new(),
-    };
-    let result = measure(args, &system, &media).await;
-    drop(up.stdin.take());
-    up.wait()?;
-    result
+    system_of_one::with(&args.dir, async |system| {
+        let media = Media {
+            url: system.media.clone().context("media runs")?,
+            secret: system.jwt_secret.clone(),
+            http: reqwest::Client::new(),
+        };
+        measure(args, &system, &media).await
+    })
+    .await
 }
 
 async fn measure(args: &Args, system: &UpFile, media: &Media) -> anyhow::Result<()> {
@@ -365,18 +346,6 @@ fn hash_of(content: &Content) -> String {
     ContentHash(hash.as_ref().try_into().expect("SHA-256 has 32 bytes")).to_string()
 }
 
-/// A line of the process's status, in bytes.
-fn memory(pid: u32, line: &str) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let value = status.lines().find_map(|text| text.strip_prefix(line));
-    let kilobytes: u64 = value
-        .context("there is such a line")?
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()?;
-    Ok(kilobytes * 1024)
-}
-
 /// Small pictures, up and down.
 async fn pictures(args: &Args, system: &UpFile, media: &Media) -> anyhow::Result<()> {
     let people: Vec<Identity> = (0..PEOPLE).map(|_| Identity::fresh("painter")).collect();
@@ -478,9 +447,4 @@ fn stat(pid: u32) -> anyhow::Result<(u32, f64)> {
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let number = |index: usize| -> anyhow::Result<f64> { Ok(fields[index].parse()?) };
     Ok((fields[1].parse()?, (number(11)? + number(12)?) / TICKS_A_SECOND))
-}
-
-fn pid_of(system: &UpFile, name: &str) -> anyhow::Result<u32> {
-    let process = system.processes.iter().find(|process| process.name == name);
-    Ok(process.with_context(|| format!("no process {name}"))?.pid)
 }
