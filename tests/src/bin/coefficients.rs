@@ -14,8 +14,7 @@ use sqlx::{Connection as _, PgConnection};
 use tidings_cli::UpFile;
 use tidings_metadata::{Metadata, NewChat, RegisterClient};
 use tidings_nats::{
-    Bus, Entry, Event, Inbox, Message, SESSIONS, SessionKey, Topology, durable_config,
-    inbox_subject,
+    Bus, Entry, Event, Inbox, Message, SESSIONS, SessionKey, Topology, durable_config, inbox_subject,
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, RequestId, Timestamp, UserId};
 use tidings_tests::system_of_one::{self, memory, pid_of};
