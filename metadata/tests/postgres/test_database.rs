@@ -1,6 +1,7 @@
 //! A database for each test, on one server for all of them, and what tests do to it.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,14 +39,11 @@ impl Server {
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let programs = Finder::from_env(&|line| eprintln!("{line}"))
-            .and_then(|finder| finder.postgres(None))
-            .expect("PostgreSQL can be found or installed");
         let mut process = Command::new("sh")
             .arg("-c")
             .arg(include_str!("server.sh"))
             .arg("server.sh")
-            .arg(programs.folder)
+            .arg(programs())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -69,6 +67,14 @@ pub(crate) struct TestDatabase {
     pub(crate) metadata: Metadata,
     /// For what the API does not do: to look behind it, and to move time.
     pub(crate) pool: PgPool,
+    /// Where it is.
+    pub(crate) url: String,
+}
+
+/// The folder of the server's programs.
+pub(crate) fn programs() -> PathBuf {
+    let found = Finder::from_env(&|line| eprintln!("{line}")).and_then(|finder| finder.postgres(None));
+    found.expect("PostgreSQL can be found or installed").folder
 }
 
 impl TestDatabase {
@@ -91,6 +97,7 @@ impl TestDatabase {
         Self {
             metadata: Metadata::connect(&url, CONNECTIONS_MAX).expect("the URL is valid"),
             pool,
+            url,
         }
     }
 
