@@ -211,7 +211,7 @@ const SERVER: &[Golden] = &[
     ),
 ];
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::new(), |digits, byte| format!("{digits}{byte:02x}"))

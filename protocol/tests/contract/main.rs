@@ -8,6 +8,7 @@ mod frames;
 mod golden;
 mod hostile;
 mod layout;
+mod recorded;
 mod round_trip;
 mod schema;
 mod validate;
