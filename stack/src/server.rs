@@ -122,6 +122,11 @@ impl Server {
         &self.spec
     }
 
+    /// Runs this program from the next start on: the same service in another version.
+    pub fn set_program(&mut self, program: impl Into<PathBuf>) {
+        self.spec.program = program.into();
+    }
+
     /// The process id, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.running.as_ref().map(|running| running.pid)

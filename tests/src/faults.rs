@@ -4,6 +4,7 @@
 mod disk;
 mod fault;
 mod link;
+mod other_version;
 mod process;
 mod rig;
 mod run;
@@ -12,6 +13,7 @@ mod store;
 
 pub use disk::Disk;
 pub use fault::{Fault, FaultKind};
+pub use other_version::OtherVersion;
 pub use rig::{Rig, RigOptions};
 pub use run::{Outcome, RunOptions, default_dir, judge_again, run_faults};
 pub use schedule::Schedule;

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use tidings_tests::faults::{FaultKind, RigOptions, RunOptions, default_dir, judge_again, run_faults};
+use tidings_tests::faults::{
+    FaultKind, OtherVersion, RigOptions, RunOptions, default_dir, judge_again, run_faults,
+};
 use tidings_tests::workload::WorkloadOptions;
 
 /// Subcommands of `tidings` that this program is as well: the services it starts are processes of itself.
@@ -53,6 +55,23 @@ struct Args {
     #[arg(long, default_value_t = 20.0, value_name = "N")]
     sends: f64,
 
+    /// Fan-out and inbox workers run this `tidings`, of another version.
+    #[arg(long, value_name = "PROGRAM", conflicts_with_all = ["gateways", "from"])]
+    workers: Option<PathBuf>,
+
+    /// Gateways and media services run this `tidings`, of another version.
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "from")]
+    gateways: Option<PathBuf>,
+
+    /// Everything begins as this `tidings`, of another version, and is upgraded in the run: setup, then one service after
+    /// the other, with faults in between.
+    #[arg(long, value_name = "PROGRAM")]
+    from: Option<PathBuf>,
+
+    /// After the upgrade everything goes back to the other version.
+    #[arg(long, requires = "from")]
+    back: bool,
+
     /// Histories, logs, data and report.json go here, where nothing may be yet. [default: a new folder for temporary files]
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -63,12 +82,42 @@ struct Args {
 }
 
 impl Args {
+    /// Who runs another version.
+    fn other(&self) -> anyhow::Result<OtherVersion> {
+        // Services run in another folder.
+        Ok(if let Some(from) = &self.from {
+            OtherVersion::Before {
+                program: from.canonicalize()?,
+                back: self.back,
+            }
+        } else if let Some(workers) = &self.workers {
+            OtherVersion::Workers(workers.canonicalize()?)
+        } else if let Some(gateways) = &self.gateways {
+            OtherVersion::Gateways(gateways.canonicalize()?)
+        } else {
+            OtherVersion::None
+        })
+    }
+
     /// What makes this run again, elsewhere.
     fn command(&self) -> String {
         let mut command = format!(
             "cargo run -p tidings-tests --bin faults -- --seed {} --minutes {} --nats {} --each {} --longest {} --pause {} --sends {}",
             self.seed, self.minutes, self.nats, self.each, self.longest, self.pause, self.sends
         );
+        let versions = [
+            ("--workers", &self.workers),
+            ("--gateways", &self.gateways),
+            ("--from", &self.from),
+        ];
+        for (option, program) in versions {
+            if let Some(program) = program {
+                command += &format!(" {option} {}", program.display());
+            }
+        }
+        if self.back {
+            command += " --back";
+        }
         if let Some(mib) = self.disk {
             command += " --disk ";
             command += &mib.to_string();
@@ -119,6 +168,7 @@ async fn run(args: &Args) -> anyhow::Result<bool> {
         rig: RigOptions {
             dir: dir.clone(),
             program: std::env::current_exe()?,
+            other: args.other()?,
             nats: args.nats,
             each: args.each,
             disk_mib: args.disk,

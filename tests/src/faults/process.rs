@@ -1,5 +1,6 @@
 //! A process of the system, which is killed, frozen and started again.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,6 +79,13 @@ impl Process {
             self.recorder.happened(Happening::note(late));
         }
         self.ended(pid);
+    }
+
+    /// Stops it in order and starts it as another version, whose program this is.
+    pub(super) async fn change_to(&self, program: &Path) -> anyhow::Result<()> {
+        self.stop().await;
+        self.server.lock().await.set_program(program);
+        self.up().await
     }
 
     /// SIGSTOP, SIGCONT.

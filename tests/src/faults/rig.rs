@@ -1,6 +1,7 @@
 //! A system whose processes and connections are in the runner's hand.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,6 +20,7 @@ use url::Url;
 
 use super::disk::Disk;
 use super::link::Link;
+use super::other_version::OtherVersion;
 use super::process::Process;
 use super::store::Store;
 use crate::history::Recorder;
@@ -31,6 +33,8 @@ pub struct RigOptions {
     pub dir: PathBuf,
     /// The `tidings` command: services are its subcommands.
     pub program: PathBuf,
+    /// What some run instead, or begin with: another version.
+    pub other: OtherVersion,
     /// One or three.
     pub nats: usize,
     /// Gateways, media services, fan-out workers and inbox workers: so many of each.
@@ -48,6 +52,7 @@ pub struct Rig {
     services: Vec<Process>,
     links: BTreeMap<String, Link>,
     targets: Targets,
+    base: Base,
     store: Store,
     /// Where attachments' bytes lie.
     attachments: PathBuf,
@@ -95,7 +100,7 @@ impl Rig {
         let (nats, postgres) = prepare(&dir, &logs, &base, secrets, &recorder).await?;
         let starts = nats.iter().chain([&postgres]).map(Process::up);
         try_join_all(starts).await?;
-        set_up(options, &base).await?;
+        set_up(options.other.of_setup(&options.program), options.nats, &base).await?;
 
         let mut rig = Self {
             store: Store::new(connect(&base).await?),
@@ -113,10 +118,11 @@ impl Rig {
                 secret: base.jwt_secret.clone(),
             },
             surprises: Mutex::default(),
+            base,
         };
         for number in 1..=options.each {
             for kind in ["fanout-worker", "inbox-worker", "media", "gateway"] {
-                rig.add_service(options, &dir, &base, kind, number).await?;
+                rig.add_service(options, &dir, kind, number).await?;
             }
         }
         try_join_all(rig.services.iter().map(Process::up)).await?;
@@ -126,6 +132,11 @@ impl Rig {
     /// Where people connect: through the proxies.
     pub fn targets(&self) -> Targets {
         self.targets.clone()
+    }
+
+    /// Streams, consumers and tables as this version wants them, while everything runs.
+    pub(super) async fn set_up_again(&self, program: &Path) -> anyhow::Result<()> {
+        set_up(program, self.nats.len(), &self.base).await
     }
 
     /// What the inboxes hold.
@@ -220,11 +231,11 @@ impl Rig {
         &mut self,
         options: &RigOptions,
         dir: &Path,
-        base: &Base,
         kind: &str,
         number: usize,
     ) -> anyhow::Result<()> {
         let name = format!("{kind}-{number}");
+        let base = &self.base;
         let nats: Vec<SocketAddr> = base.nats.iter().map(|ports| local(ports.client)).collect();
         let nats = Link::start(format!("{name}>nats"), &nats).await?;
         let postgres = Link::start(format!("{name}>postgres"), &[local(base.postgres)]).await?;
@@ -235,7 +246,8 @@ impl Rig {
             path: "/readyz".to_owned(),
         };
         let log = dir.join("logs").join(format!("{name}.log"));
-        let mut spec = Spec::new(&name, &options.program, log, probe);
+        let program = options.other.of(kind, &options.program);
+        let mut spec = Spec::new(&name, program, log, probe);
         spec.args = vec![kind.into()];
         spec.orphaned = Orphaned::ReadsEndOfInput;
         let mut set = |name: &str, value: String| spec.env.push((name.into(), value.into()));
@@ -277,6 +289,12 @@ impl Rig {
             self.links.insert(link.name.clone(), link);
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Base").finish_non_exhaustive()
     }
 }
 
@@ -347,10 +365,10 @@ fn advertise_nothing(config: &Path) -> anyhow::Result<()> {
 }
 
 /// Streams, consumers, tables: as an operator would.
-async fn set_up(options: &RigOptions, base: &Base) -> anyhow::Result<()> {
-    let output = tokio::process::Command::new(&options.program)
+async fn set_up(program: &Path, replicas: usize, base: &Base) -> anyhow::Result<()> {
+    let output = tokio::process::Command::new(program)
         .arg("setup")
-        .args(["--replicas", &options.nats.to_string()])
+        .args(["--replicas", &replicas.to_string()])
         .env("TIDINGS_NATS_URL", base.direct_nats_url())
         .env("TIDINGS_POSTGRES_URL", base.postgres_url(local(base.postgres)))
         .stdin(Stdio::null())

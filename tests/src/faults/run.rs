@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::fault::FaultKind;
+use super::other_version::Step;
 use super::rig::{Rig, RigOptions};
 use super::schedule::Schedule;
 use crate::files_count::count;
@@ -134,7 +135,8 @@ pub fn judge_again(dir: &Path) -> anyhow::Result<Outcome> {
     Ok(Outcome::of(&run, None, Vec::new()))
 }
 
-/// Makes faults until the time is over. Says which could not be ended.
+/// Makes faults until the time is over, with the steps of an upgrade spread over it, if there is one. Says which faults
+/// could not be ended, and which steps not taken.
 async fn make_faults(rig: &Rig, options: &RunOptions) -> Vec<String> {
     let mut schedule = Schedule::new(
         options.seed,
@@ -146,19 +148,30 @@ async fn make_faults(rig: &Rig, options: &RunOptions) -> Vec<String> {
         options.rig.disk_mib.is_some(),
     );
     let began = Instant::now();
+    let steps = Step::all(&options.rig);
+    let stages = steps.len() as u32 + 1;
+    let mut steps = steps.into_iter();
     let (mut made, mut failed) = (0, Vec::new());
-    while began.elapsed() < options.length && made < options.faults_max {
-        let faults = schedule.draw();
-        if faults.is_empty() {
-            break;
+    for stage in 1..=stages {
+        let until = options.length * stage / stages;
+        while began.elapsed() < until && made < options.faults_max {
+            let faults = schedule.draw();
+            if faults.is_empty() {
+                break;
+            }
+            made += faults.len();
+            let pause = faults[0].pause;
+            // Each of them has to end, also when another one could not.
+            for result in join_all(faults.iter().map(|fault| fault.happen(rig))).await {
+                failed.extend(result.err().map(|error| format!("{error:#}")));
+            }
+            sleep(pause).await;
         }
-        made += faults.len();
-        let pause = faults[0].pause;
-        // Each of them has to end, also when another one could not.
-        for result in join_all(faults.iter().map(|fault| fault.happen(rig))).await {
-            failed.extend(result.err().map(|error| format!("{error:#}")));
+        if let Some(step) = steps.next()
+            && let Err(error) = step.take(rig).await
+        {
+            failed.push(format!("{step}: {error:#}"));
         }
-        sleep(pause).await;
     }
     failed
 }

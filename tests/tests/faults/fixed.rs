@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tidings_tests::faults::{RigOptions, RunOptions, run_faults};
+use tidings_tests::faults::{OtherVersion, RigOptions, RunOptions, run_faults};
 use tidings_tests::workload::WorkloadOptions;
 
 /// A run that is slowed down by its machine ends after this; every kind of fault takes about half of it.
@@ -30,6 +30,7 @@ async fn run(seed: u64, nats: usize, faults_max: usize) {
         rig: RigOptions {
             dir: dir.path().to_owned(),
             program: Path::new(env!("CARGO_BIN_EXE_tidings-under-test")).to_owned(),
+            other: OtherVersion::default(),
             nats,
             each: 2,
             disk_mib: None,
