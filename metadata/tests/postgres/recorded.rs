@@ -41,10 +41,13 @@ async fn as_before() -> TestDatabase {
     database
 }
 
-/// What the version before suffers from the tables as they are now.
+/// What the version before suffers from the tables as they are now. Queries are asked about until there is something.
 async fn breaches(before: &Catalog, queries: &[Query], connection: &mut PgConnection) -> Vec<String> {
     let mut breaches = before.breaches(&Catalog::of(connection).await);
     for query in queries {
+        if !breaches.is_empty() {
+            break;
+        }
         if let Err(what) = query.check(connection).await {
             breaches.push(format!("{what}: {}", query.query));
         }
@@ -75,6 +78,14 @@ async fn processes_of_the_version_before_go_on() {
     }
 }
 
+/// What an upgrade may do, in one go.
+const MAY_BE: &str = "ALTER TABLE clients ADD COLUMN may_be_null text;
+    ALTER TABLE clients ADD COLUMN has_default text NOT NULL DEFAULT '';
+    ALTER TABLE clients ADD COLUMN is_checked text CHECK (is_checked <> '');
+    CREATE TABLE more (more text NOT NULL);
+    CREATE INDEX ON clients (name);
+    DROP INDEX clients_active_unseen";
+
 /// Each on tables as they were, and undone.
 #[tokio::test]
 async fn what_would_stop_them_is_seen() {
@@ -93,19 +104,7 @@ async fn what_would_stop_them_is_seen() {
         ("ALTER TABLE requests DROP CONSTRAINT requests_pkey", true),
         ("CREATE UNIQUE INDEX ON clients (name)", true),
         ("DROP TABLE leases", true),
-        // What an upgrade may do.
-        ("ALTER TABLE clients ADD COLUMN more text", false),
-        (
-            "ALTER TABLE clients ADD COLUMN more text NOT NULL DEFAULT ''",
-            false,
-        ),
-        (
-            "ALTER TABLE clients ADD COLUMN more text CHECK (more <> '')",
-            false,
-        ),
-        ("CREATE TABLE more (more text NOT NULL)", false),
-        ("CREATE INDEX ON clients (name)", false),
-        ("DROP INDEX clients_active_unseen", false),
+        (MAY_BE, false),
     ] {
         let mut change_only = connection.begin().await.expect("a transaction can be begun");
         // Rows are in the way of some changes; they say nothing about queries.
