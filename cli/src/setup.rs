@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use clap::Arg;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidings_metadata::Metadata;
 use tidings_nats::setup::{self, Change, SetupError, SetupOptions, stream_config};
 use tidings_nats::{ApiError, Bus, CHATS, INVALIDATIONS};
@@ -18,6 +18,8 @@ use crate::{DataDir, UpFile};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(250);
+/// For one request.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// More than CHATS counts in a second. With it, sequences stay below 2^53, which JSON's readers can count, until 2242.
 const EVENTS_A_SECOND: u64 = 1 << 20;
 /// Error code of a cluster that has too few servers for the copies, or knows of too few yet.
@@ -38,16 +40,25 @@ pub(crate) struct SetupArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: Option<u8>,
 
-    /// After a backup was restored, before any service starts: messages and changes of chats count on above all that
-    /// clients may have seen, and every chat is told anew who is in it. CHATS and INVALIDATIONS must not be there.
-    #[arg(long, conflicts_with = "dry_run")]
-    restored: bool,
+    /// What was restored from a backup, or is a copy that had fallen behind; before any service starts. Messages and
+    /// changes of chats count on above all that clients may have seen, and every chat is told anew who is in it.
+    #[arg(long, conflicts_with = "dry_run", value_enum)]
+    restored: Option<Restored>,
 
     #[command(flatten)]
     dir: DataDir,
 
     #[command(flatten)]
     common: CommonConfig,
+}
+
+/// What was restored.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Restored {
+    /// Inboxes and the database: CHATS and INVALIDATIONS are made anew, and must not be there.
+    All,
+    /// The database alone: NATS has everything, and counts on by itself.
+    Database,
 }
 
 /// Hides the settings of a service that a command which only connects has no use for.
@@ -73,13 +84,11 @@ pub(crate) fn main(args: SetupArgs) -> ExitCode {
         }
         let nats = NatsSettings::new(&common)?;
         let postgres = common.postgres_url()?;
-        if args.restored {
-            refuse_restored_streams(&nats).await?;
-        }
         let tables = apply_tables(postgres.expose(), args.dry_run).await?;
         let mut changes = tables.changes;
         let mut remembered = tables.remembered;
-        if args.restored {
+        if let Some(restored) = args.restored {
+            check_streams(&nats, restored, remembered).await?;
             changes.push(tell_chats_again(postgres.expose()).await?);
             remembered = remembered.max(above_all_seen());
         }
@@ -105,18 +114,37 @@ pub(crate) struct Tables {
     pub(crate) remembered: u64,
 }
 
-/// What is taken from a backup of these streams would count on from below what clients have seen.
-async fn refuse_restored_streams(nats: &NatsSettings) -> anyhow::Result<()> {
+/// Whether the streams that clients know sequences of are there, or not there, as they have to be.
+async fn check_streams(nats: &NatsSettings, restored: Restored, remembered: u64) -> anyhow::Result<()> {
     let connection = NatsConnection::connect(nats, "tidings-setup").await?;
     let bus = Bus::new(connection.client().clone());
+    let mut last = 0;
     for stream in [CHATS, INVALIDATIONS] {
-        if patiently(|| stream_config(&bus, stream)).await?.is_some() {
-            bail!(
-                "--restored: the stream {stream} is there. If it came from a backup, or this system has never run, delete it \
-                 (`nats stream rm {stream}`) and run this again; if an earlier `tidings setup --restored` made it, `tidings \
-                 setup` does the rest"
-            );
+        let there = patiently(|| stream_config(&bus, stream)).await?.is_some();
+        match (restored, there) {
+            (Restored::All, true) => bail!(
+                "--restored all: the stream {stream} is there. If it came from a backup, or this system has never run, \
+                 delete it (`nats stream rm {stream}`) and run this again; if an earlier run of this made it, `tidings setup` \
+                 does the rest"
+            ),
+            (Restored::Database, false) => bail!(
+                "--restored database: there is no stream {stream}. If NATS has lost it, and the inboxes are from a backup or \
+                 lost as well, say `--restored all`"
+            ),
+            (Restored::Database, true) => {
+                let info: Value = bus
+                    .api(&format!("STREAM.INFO.{stream}"), &json!({}), TIMEOUT)
+                    .await?;
+                last = last.max(info["state"]["last_seq"].as_u64().unwrap_or_default());
+            }
+            (Restored::All, false) => {}
         }
+    }
+    if restored == Restored::Database && last < remembered {
+        bail!(
+            "--restored database: the database knows of sequence {remembered}, and CHATS and INVALIDATIONS end at {last}: \
+             they are older. Delete both and say `--restored all`"
+        );
     }
     Ok(())
 }

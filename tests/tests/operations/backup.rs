@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use tidings_protocol::{
-    AttachmentId, ChatId, Codec, CreateAttachment, ErrorCode, MessageId, Operation, SendMessage, ServerFrame,
+    AttachmentId, ChatId, CreateAttachment, ErrorCode, MessageId, Operation, SendMessage, ServerFrame,
 };
 use tidings_stack::{
     Finder, NatsOptions, NatsPorts, NatsSecrets, NatsServer, Postgres, PostgresOptions, let_postgres_through,
@@ -41,7 +41,7 @@ async fn what_was_there_before_the_backup_is_there_again() {
     let [alice, bob, carol, dave, frank] = ["alice", "bob", "carol", "dave", "frank"].map(Identity::fresh);
     let mut a = Device::of(&system, &alice).await;
     let mut b = Device::of(&system, &bob).await;
-    let mut d = Device::of(&system, &dave).await;
+    let d = Device::of(&system, &dave).await;
     let mut f = Device::of(&system, &frank).await;
 
     // Before: bob has confirmed the first, and not the others; carol has never connected.
@@ -195,6 +195,101 @@ async fn what_was_there_before_the_backup_is_there_again() {
     shell.text("\"$SCRIPTS/backup\" again").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_older_than_the_inboxes_goes_on() {
+    let options = SystemOptions {
+        gateways: 1,
+        fanout_workers: 1,
+        inbox_workers: 1,
+        ..SystemOptions::default()
+    };
+    let system = System::start(&options).await;
+    let mut shell = Shell::of(&system).await;
+    let postgres = Database::of(&system.up_file().postgres);
+    postgres.tell(&mut shell);
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(Identity::fresh);
+    let mut a = Device::of(&system, &alice).await;
+    let mut b = Device::of(&system, &bob).await;
+    let chat = a.create_group(&[bob.user_id.clone()]).await;
+    shell.text("pg_dump --format=custom --no-owner --file=dump").await;
+    // The database forgets what follows: carol, her registration, and a chat.
+    let mut c = Device::of(&system, &carol).await;
+    a.modify(chat, &carol.user_id, Operation::Add)
+        .await
+        .expect("carol is in");
+    let newest = c.update().await.version;
+    let forgotten = c.create_group(&[bob.user_id.clone()]).await;
+    c.say(forgotten, "nobody remembers this chat").await;
+    let said = a.say(chat, "the inboxes have it").await;
+    Stored::of(&system)
+        .await
+        .until(&bob.user_id, bob.client_id, 5)
+        .await;
+    for device in [a, b, c] {
+        device.close().await;
+    }
+
+    let system = system
+        .start_again(&options, |dir| {
+            block_in_place(|| Handle::current().block_on(restore_database(dir, &mut shell, &postgres)));
+        })
+        .await;
+    b = Device::of(&system, &bob).await;
+    let mut texts = vec![b.message().await.message, b.message().await.message];
+    texts.sort();
+    assert_eq!(texts, ["nobody remembers this chat", "the inboxes have it"]);
+    let update = newest_update(&mut b, chat, newest).await;
+    assert!(update.seq > said.seq.expect("it was accepted"));
+    let users: Vec<_> = update
+        .participants
+        .iter()
+        .map(|one| one.user_id.clone())
+        .collect();
+    assert_eq!(users, [alice.user_id.clone(), bob.user_id.clone()]);
+
+    a = Device::of(&system, &alice).await;
+    c = Device::of(&system, &carol).await;
+    let refused = c
+        .say_as(forgotten, MessageId(Uuid::new_v4()), "is anybody here?")
+        .await;
+    assert_eq!(refused.expect_err("the chat is gone").code, ErrorCode::NotFound);
+    a.modify(chat, &carol.user_id, Operation::Add)
+        .await
+        .expect("carol is in again");
+    a.say(chat, "after").await;
+    assert_eq!(b.message().await.message, "after");
+    let mut texts = vec![c.message().await.message];
+    while texts.last().is_none_or(|last| last != "after") {
+        texts.push(c.message().await.message);
+    }
+    assert_eq!(
+        texts,
+        ["the inboxes have it", "after"],
+        "carol's client is who it was"
+    );
+}
+
+/// Loses the database, keeps NATS, and restores an earlier dump.
+async fn restore_database(dir: &Path, shell: &mut Shell, database: &Database) {
+    std::fs::remove_dir_all(dir.join("postgres")).expect("it is there");
+    let (mut nats, mut postgres) = servers(dir, database).await;
+    shell.set("TIDINGS_NATS_URL", nats.url());
+    shell.set("TIDINGS_POSTGRES_URL", postgres.url().to_owned());
+    shell
+        .text("pg_restore --no-owner --exit-on-error --dbname=\"$PGDATABASE\" dump")
+        .await;
+    let refused = shell
+        .failure("env -u TIDINGS_DIR tidings setup --restored all")
+        .await;
+    assert!(refused.contains("the stream CHATS is there"), "{refused}");
+    let changes = shell
+        .text("env -u TIDINGS_DIR tidings setup --restored database")
+        .await;
+    assert_eq!(changes, "1 chats: tell anew who is in them\n");
+    postgres.stop().await;
+    nats.stop().await;
+}
+
 /// The newest of a chat's changes, which must be above a version.
 async fn newest_update(device: &mut Device, chat: ChatId, above: u64) -> tidings_protocol::ChatUpdate {
     device
@@ -214,6 +309,37 @@ async fn restore(dir: &Path, shell: &mut Shell, database: &Database) {
     for data in ["nats", "postgres", "attachments"] {
         std::fs::remove_dir_all(dir.join(data)).expect("it is there");
     }
+    let (mut nats, mut postgres) = servers(dir, database).await;
+    shell.set("NATS_URL", nats.url());
+    shell.set("TIDINGS_NATS_URL", nats.url());
+    shell.set("TIDINGS_POSTGRES_URL", postgres.url().to_owned());
+    shell.text("\"$SCRIPTS/restore\" \"$BACKUP\"").await;
+    let changes = shell
+        .text("env -u TIDINGS_DIR tidings setup --restored all")
+        .await;
+    assert!(changes.contains("2 chats: tell anew who is in them"), "{changes}");
+    assert!(
+        changes.contains("stream CHATS: create, above the lost one's sequence "),
+        "{changes}"
+    );
+    assert!(!changes.contains("INBOX_"), "{changes}");
+    // Neither twice nor into what is not empty.
+    let refused = shell
+        .failure("env -u TIDINGS_DIR tidings setup --restored all")
+        .await;
+    assert!(refused.contains("the stream CHATS is there"), "{refused}");
+    let refused = shell.run("\"$SCRIPTS/restore\" \"$BACKUP\"").await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("is not empty"),
+        "{refused:?}"
+    );
+    postgres.stop().await;
+    nats.stop().await;
+}
+
+/// The servers of a system's folder, and nothing else.
+async fn servers(dir: &Path, database: &Database) -> (NatsServer, Postgres) {
     let finder = Finder::from_env(&|line| eprintln!("{line}")).expect("the environment is readable");
     let options = NatsOptions {
         dir: dir.join("nats"),
@@ -237,29 +363,7 @@ async fn restore(dir: &Path, shell: &mut Shell, database: &Database) {
     let programs = finder.postgres(None).expect("there is PostgreSQL");
     let mut postgres = Postgres::prepare(&programs, &options).expect("it is prepared");
     postgres.start().await.expect("it starts");
-
-    shell.set("NATS_URL", nats.url());
-    shell.set("TIDINGS_NATS_URL", nats.url());
-    shell.set("TIDINGS_POSTGRES_URL", postgres.url().to_owned());
-    shell.text("\"$SCRIPTS/restore\" \"$BACKUP\"").await;
-    let changes = shell.text("env -u TIDINGS_DIR tidings setup --restored").await;
-    assert!(changes.contains("2 chats: tell anew who is in them"), "{changes}");
-    assert!(
-        changes.contains("stream CHATS: create, above the lost one's sequence "),
-        "{changes}"
-    );
-    assert!(!changes.contains("INBOX_"), "{changes}");
-    // Neither twice nor into what is not empty.
-    let refused = shell.failure("env -u TIDINGS_DIR tidings setup --restored").await;
-    assert!(refused.contains("the stream CHATS is there"), "{refused}");
-    let refused = shell.run("\"$SCRIPTS/restore\" \"$BACKUP\"").await;
-    assert_eq!(refused.status.code(), Some(1));
-    assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("is not empty"),
-        "{refused:?}"
-    );
-    postgres.stop().await;
-    nats.stop().await;
+    (nats, postgres)
 }
 
 /// How the scripts reach the database.
