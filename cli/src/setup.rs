@@ -8,7 +8,7 @@ use clap::Arg;
 use serde_json::{Value, json};
 use tidings_metadata::Metadata;
 use tidings_nats::setup::{self, Change, SetupError, SetupOptions, stream_config};
-use tidings_nats::{ApiError, Bus, CHATS, INVALIDATIONS};
+use tidings_nats::{ApiError, Bus, CHATS, INVALIDATIONS, Topology, inbox_stream};
 use tidings_service::{CommonConfig, NatsConnection, NatsSettings, Secret};
 use tokio::time::{Instant, sleep};
 
@@ -201,9 +201,15 @@ pub(crate) async fn apply_streams(
 ) -> anyhow::Result<Vec<Change>> {
     let connection = NatsConnection::connect(nats, "tidings-setup").await?;
     let bus = Bus::new(connection.client().clone());
-    let chats = patiently(|| stream_config(&bus, CHATS)).await?;
+    let mut there = patiently(|| stream_config(&bus, CHATS)).await?;
+    if there.is_none() {
+        // CHATS was lost, or is not in a backup: it gets as many copies as the inboxes have, and those keep theirs.
+        let mut inboxes = Topology::default().shards().map(inbox_stream);
+        let inbox = inboxes.next().expect("a system has shards");
+        there = patiently(|| stream_config(&bus, &inbox)).await?;
+    }
     let is_one_lost = patiently(|| setup::is_one_lost(&bus)).await?;
-    let copies = chats.as_ref().and_then(copies);
+    let copies = there.as_ref().and_then(copies);
     let options = SetupOptions {
         replicas: replicas.or(copies).unwrap_or(1),
         remembered: if is_one_lost { remembered.await? } else { 0 },

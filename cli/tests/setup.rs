@@ -1,8 +1,12 @@
 //! `tidings setup` on real servers: says what it would do, does it once, and says what is wrong.
 
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use tidings_stack::{NatsServer, Postgres};
+use serde_json::{Value, json};
+use tidings_nats::Bus;
+use tidings_service::{NatsConnection, NatsSettings};
+use tidings_stack::{NatsCluster, NatsServer, Postgres};
 
 /// Runs it with these arguments.
 fn setup(args: &[&str]) -> Output {
@@ -73,4 +77,34 @@ fn what_does_not_answer_is_said() {
         said,
         "tidings: nothing runs in /nowhere: start it with `tidings up --dir /nowhere`\n"
     );
+}
+
+#[tokio::test]
+async fn a_lost_stream_is_made_with_as_many_copies_as_the_others_have() {
+    let (nats, postgres) = tokio::join!(NatsCluster::start_temp(), Postgres::start_temp());
+    let (nats, postgres) = (
+        nats.expect("nats-servers start"),
+        postgres.expect("Postgres starts"),
+    );
+    let urls = [
+        format!("--nats-url={}", nats.url()),
+        format!("--postgres-url={}", postgres.url()),
+    ];
+    let [nats_url, postgres_url] = urls.each_ref().map(String::as_str);
+    changes(&setup(&[nats_url, postgres_url, "--replicas=3"]));
+
+    let settings = NatsSettings::parse(&nats.url()).expect("it is a URL");
+    let connection = NatsConnection::connect(&settings, "test").await;
+    let bus = Bus::new(connection.expect("NATS answers").client().clone());
+    let timeout = Duration::from_secs(10);
+    let deleted = bus.api::<Value>("STREAM.DELETE.CHATS", &json!({}), timeout).await;
+    deleted.expect("CHATS goes");
+    let made = changes(&setup(&[nats_url, postgres_url]));
+    assert_eq!(
+        made.len(),
+        1 + 32,
+        "CHATS and its consumers, and no other stream: {made:?}"
+    );
+    let info = bus.api::<Value>("STREAM.INFO.CHATS", &json!({}), timeout).await;
+    assert_eq!(info.expect("it is there")["config"]["num_replicas"], 3);
 }
