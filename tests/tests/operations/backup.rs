@@ -4,7 +4,8 @@
 use std::path::Path;
 
 use tidings_protocol::{
-    AttachmentId, ChatId, CreateAttachment, ErrorCode, MessageId, Operation, SendMessage, ServerFrame,
+    AttachmentId, ChatId, ChatUpdate, CreateAttachment, ErrorCode, MessageId, Operation, SendMessage,
+    ServerFrame, UserId,
 };
 use tidings_stack::{
     Finder, NatsOptions, NatsPorts, NatsSecrets, NatsServer, Postgres, PostgresOptions, let_postgres_through,
@@ -18,16 +19,44 @@ use crate::shell::Shell;
 
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/backup");
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_there_before_the_backup_is_there_again() {
-    let options = SystemOptions {
+/// Who uses the system. Carol never connects before everything is lost.
+struct People {
+    alice: Identity,
+    bob: Identity,
+    carol: Identity,
+    dave: Identity,
+    frank: Identity,
+}
+
+/// What happened before everything was lost.
+struct Before {
+    chat: ChatId,
+    /// A chat that was made after the inboxes were taken, and before the database was.
+    other: ChatId,
+    /// Uploaded before the backup, after the inboxes were taken, and after the database was.
+    puppy: AttachmentId,
+    kitten: AttachmentId,
+    foal: AttachmentId,
+    /// The highest version of the chat that a client has seen.
+    newest: u64,
+    /// The highest sequence.
+    last: Option<u64>,
+}
+
+/// One of each.
+fn small() -> SystemOptions {
+    SystemOptions {
         gateways: 1,
         fanout_workers: 1,
         inbox_workers: 1,
         ..SystemOptions::default()
-    };
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_there_before_the_backup_is_there_again() {
     tidings_service::start::install_crypto_provider();
-    let system = System::start(&options).await;
+    let system = System::start(&small()).await;
     let mut shell = Shell::of(&system).await;
     let postgres = Database::of(&system.up_file().postgres);
     postgres.tell(&mut shell);
@@ -39,117 +68,131 @@ async fn what_was_there_before_the_backup_is_there_again() {
     );
     shell.set("SCRIPTS", SCRIPTS.to_owned());
     let [alice, bob, carol, dave, frank] = ["alice", "bob", "carol", "dave", "frank"].map(Identity::fresh);
-    let mut a = Device::of(&system, &alice).await;
-    let mut b = Device::of(&system, &bob).await;
-    let d = Device::of(&system, &dave).await;
-    let mut f = Device::of(&system, &frank).await;
-
-    // Before: bob has confirmed the first, and not the others; carol has never connected.
-    let chat = a
-        .create_group(&[bob.user_id.clone(), carol.user_id.clone()])
-        .await;
-    a.say(chat, "confirmed").await;
-    let confirmed = b.message().await;
-    b.confirm_through(confirmed.delivery).await;
-    Stored::of(&system)
-        .await
-        .until(&bob.user_id, bob.client_id, 0)
-        .await;
-    a.say(chat, "confirmed after the backup").await;
-    let late = b.message().await;
-    let puppy = upload(&mut a, &system, b"a puppy").await;
-    say_with(&mut a, chat, "see", puppy).await;
-    a.say(chat, "unconfirmed").await;
-    shell.text("\"$SCRIPTS/backup\" \"$BACKUP\" nats").await;
-
-    // While it runs, after the inboxes were taken: dave comes in, a chat is made, a file is sent, bob confirms.
-    a.modify(chat, &dave.user_id, Operation::Add)
-        .await
-        .expect("dave is in");
-    let other = a.create_group(&[bob.user_id.clone(), dave.user_id.clone()]).await;
-    let kitten = upload(&mut a, &system, b"a kitten").await;
-    say_with(&mut a, chat, "lost, and its file is not", kitten).await;
-    b.confirm(late.delivery).await;
-    let parts = shell.text("\"$SCRIPTS/backup\" \"$BACKUP\" postgres").await;
-    assert_eq!(parts, "took the database\n");
-
-    // After the database was taken: frank comes in and dave goes, and a file is sent that only the store will have.
-    a.modify(chat, &frank.user_id, Operation::Add)
-        .await
-        .expect("frank is in");
-    a.modify(chat, &dave.user_id, Operation::Remove)
-        .await
-        .expect("dave is out");
-    let newest = f.update().await.version;
-    let foal = upload(&mut a, &system, b"a foal").await;
-    say_with(&mut a, chat, "lost, and its file too", foal).await;
-    shell.text("\"$SCRIPTS/backup\" \"$BACKUP\" blobs").await;
-
-    // After the backup.
-    let last = a.say(chat, "lost").await;
-    assert_eq!(f.message().await.message, "lost, and its file too");
-    for device in [a, b, d, f] {
-        device.close().await;
-    }
+    let people = People {
+        alice,
+        bob,
+        carol,
+        dave,
+        frank,
+    };
+    let before = back_up(&system, &shell, &people).await;
 
     // Everything is lost. What follows runs on empty servers, and no service runs.
     let system = system
-        .start_again(&options, |dir| {
+        .start_again(&small(), |dir| {
             block_in_place(|| Handle::current().block_on(restore(dir, &mut shell, &postgres)));
         })
         .await;
+    let at_bob = unconfirmed_entries_come(&system, &people, &before).await;
+    everybody_goes_on(&system, &people, &before, at_bob).await;
+    // A backup of the restored system is one as well.
+    shell.set("NATS_URL", system.up_file().nats);
+    shell.text("\"$SCRIPTS/backup\" again").await;
+}
 
-    // Bob gets what he had not confirmed when his inbox was taken, in order, and what he confirmed afterwards again.
-    let mut b = Device::of(&system, &bob).await;
+/// People talk, while the parts of a backup are taken.
+async fn back_up(system: &System, shell: &Shell, people: &People) -> Before {
+    let mut at_alice = Device::of(system, &people.alice).await;
+    let mut at_bob = Device::of(system, &people.bob).await;
+    let at_dave = Device::of(system, &people.dave).await;
+    let mut at_frank = Device::of(system, &people.frank).await;
+    let (bob, dave) = (&people.bob.user_id, &people.dave.user_id);
+
+    // Before: bob has confirmed the first, and not the others.
+    let chat = at_alice
+        .create_group(&[bob.clone(), people.carol.user_id.clone()])
+        .await;
+    at_alice.say(chat, "confirmed").await;
+    let confirmed = at_bob.message().await;
+    at_bob.confirm_through(confirmed.delivery).await;
+    Stored::of(system).await.until(bob, people.bob.client_id, 0).await;
+    at_alice.say(chat, "confirmed after the backup").await;
+    let late = at_bob.message().await;
+    let puppy = upload(&mut at_alice, system, b"a puppy").await;
+    say_with(&mut at_alice, chat, "see", puppy).await;
+    at_alice.say(chat, "unconfirmed").await;
+    shell.text("\"$SCRIPTS/backup\" \"$BACKUP\" nats").await;
+
+    // After the inboxes were taken: dave comes in, a chat is made, a file is sent, bob confirms.
+    let added = at_alice.modify(chat, dave, Operation::Add).await;
+    added.expect("dave is in");
+    let other = at_alice.create_group(&[bob.clone(), dave.clone()]).await;
+    let kitten = upload(&mut at_alice, system, b"a kitten").await;
+    say_with(&mut at_alice, chat, "lost, and its file is not", kitten).await;
+    at_bob.confirm(late.delivery).await;
+    let taken = shell.text("\"$SCRIPTS/backup\" \"$BACKUP\" postgres").await;
+    assert_eq!(taken, "took the database\n");
+
+    // After the database was taken: frank comes in and dave goes, and a file is sent that only the store will have.
+    let added = at_alice.modify(chat, &people.frank.user_id, Operation::Add).await;
+    added.expect("frank is in");
+    let newest = at_frank.update().await.version;
+    let removed = at_alice.modify(chat, dave, Operation::Remove).await;
+    removed.expect("dave is out");
+    let foal = upload(&mut at_alice, system, b"a foal").await;
+    say_with(&mut at_alice, chat, "lost, and its file too", foal).await;
+    shell.text("\"$SCRIPTS/backup\" \"$BACKUP\" blobs").await;
+
+    // After the backup.
+    let last = at_alice.say(chat, "lost").await.seq;
+    assert_eq!(at_frank.message().await.message, "lost, and its file too");
+    for device in [at_alice, at_bob, at_dave, at_frank] {
+        device.close().await;
+    }
+    Before {
+        chat,
+        other,
+        puppy,
+        kitten,
+        foal,
+        newest: newest + 1,
+        last,
+    }
+}
+
+/// Bob gets what he had not confirmed when his inbox was taken, in order, and what he confirmed afterwards again.
+async fn unconfirmed_entries_come(system: &System, people: &People, before: &Before) -> Device {
+    let mut at_bob = Device::of(system, &people.bob).await;
     let mut heard = Vec::new();
     for _ in 0..3 {
-        let message = b.message().await;
-        heard.push((
-            message.message,
-            message
-                .attachments
-                .into_iter()
-                .map(|one| one.attachment_id)
-                .collect::<Vec<_>>(),
-        ));
+        let message = at_bob.message().await;
+        let files = message.attachments.iter().map(|one| one.attachment_id);
+        heard.push((message.message, files.collect::<Vec<_>>()));
     }
     assert_eq!(
         heard,
         [
             ("confirmed after the backup".to_owned(), vec![]),
-            ("see".to_owned(), vec![puppy]),
+            ("see".to_owned(), vec![before.puppy]),
             ("unconfirmed".to_owned(), vec![])
         ]
     );
-    assert_eq!(download(&system, &bob, puppy).await, Ok(b"a puppy".to_vec()));
+    let got = async |attachment| download(system, &people.bob, attachment).await;
+    assert_eq!(got(before.puppy).await, Ok(b"a puppy".to_vec()));
     // The database knows of this one, whose message is lost: it is bob's to read.
-    assert_eq!(download(&system, &bob, kitten).await, Ok(b"a kitten".to_vec()));
-    assert_eq!(download(&system, &bob, foal).await, Err(404));
+    assert_eq!(got(before.kitten).await, Ok(b"a kitten".to_vec()));
+    assert_eq!(got(before.foal).await, Err(404));
+    at_bob
+}
 
-    // Each chat is told anew, above what anybody has seen, as the database was.
-    let mut a = Device::of(&system, &alice).await;
-    let mut d = Device::of(&system, &dave).await;
-    for device in [&mut a, &mut b, &mut d] {
-        let update = newest_update(device, chat, newest).await;
-        let users: Vec<_> = update
-            .participants
-            .iter()
-            .map(|one| one.user_id.clone())
-            .collect();
-        assert_eq!(
-            users,
-            [&alice, &bob, &carol, &dave].map(|one| one.user_id.clone())
-        );
+/// Each chat is told anew, above what anybody has seen, as the database was; and then people talk.
+async fn everybody_goes_on(system: &System, people: &People, before: &Before, mut at_bob: Device) {
+    let (chat, other) = (before.chat, before.other);
+    let mut at_alice = Device::of(system, &people.alice).await;
+    let mut at_dave = Device::of(system, &people.dave).await;
+    let expected = [&people.alice, &people.bob, &people.carol, &people.dave].map(|one| one.user_id.clone());
+    for device in [&mut at_alice, &mut at_bob, &mut at_dave] {
+        let update = newest_update(device, chat, before.newest).await;
+        assert_eq!(users_of(&update), expected);
         assert!(update.added.is_empty() && update.removed.is_empty(), "{update:?}");
-        assert!(update.seq > last.seq.expect("it was accepted"), "{update:?}");
+        assert!(Some(update.seq) > before.last, "{update:?}");
         newest_update(device, other, 1).await;
     }
 
-    // Everybody goes on.
-    let after = a.say(chat, "after").await;
-    assert!(after.seq > last.seq, "{after:?}");
-    a.say(other, "in the other").await;
-    for device in [&mut b, &mut d] {
+    let after = at_alice.say(chat, "after").await;
+    assert!(after.seq > before.last, "{after:?}");
+    at_alice.say(other, "in the other").await;
+    for device in [&mut at_bob, &mut at_dave] {
         // Across chats there is no order.
         let (one, two) = (device.message().await, device.message().await);
         let mut heard = [(one.chat_id, one.message), (two.chat_id, two.message)];
@@ -159,24 +202,26 @@ async fn what_was_there_before_the_backup_is_there_again() {
         assert_eq!(heard, expected);
         device.confirm_through(two.delivery).await;
     }
-    let mut f = Device::of(&system, &frank).await;
-    let refused = f.say_as(chat, MessageId(Uuid::new_v4()), "still in?").await;
+    let mut at_frank = Device::of(system, &people.frank).await;
+    let refused = at_frank
+        .say_as(chat, MessageId(Uuid::new_v4()), "still in?")
+        .await;
     assert_eq!(
         refused.expect_err("frank never came in").code,
         ErrorCode::NotAParticipant
     );
-    a.modify(chat, &frank.user_id, Operation::Add)
-        .await
-        .expect("frank is in again");
+    let added = at_alice.modify(chat, &people.frank.user_id, Operation::Add).await;
+    added.expect("frank is in again");
+    let update = at_frank.update().await;
     assert!(
-        f.update().await.version > newest,
+        update.version > before.newest,
         "a client that knew the lost version takes it"
     );
-    // Who had never connected finds it all, and what was refused and confirmed is gone.
-    let mut c = Device::of(&system, &carol).await;
+    // Who had never connected finds it all, but for what was accepted after the inboxes were taken.
+    let mut at_carol = Device::of(system, &people.carol).await;
     let mut texts = Vec::new();
     while texts.last().is_none_or(|last| last != "after") {
-        texts.push(c.message().await.message);
+        texts.push(at_carol.message().await.message);
     }
     assert_eq!(
         texts,
@@ -188,80 +233,63 @@ async fn what_was_there_before_the_backup_is_there_again() {
             "after"
         ]
     );
-    let stored = Stored::of(&system).await;
-    stored.until(&dave.user_id, dave.client_id, 1).await;
-    // A backup of the restored system is one as well.
-    shell.set("NATS_URL", system.up_file().nats);
-    shell.text("\"$SCRIPTS/backup\" again").await;
+    // What dave confirmed has left; frank's coming has not.
+    let stored = Stored::of(system).await;
+    stored.until(&people.dave.user_id, people.dave.client_id, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_older_than_the_inboxes_goes_on() {
-    let options = SystemOptions {
-        gateways: 1,
-        fanout_workers: 1,
-        inbox_workers: 1,
-        ..SystemOptions::default()
-    };
-    let system = System::start(&options).await;
+    let system = System::start(&small()).await;
     let mut shell = Shell::of(&system).await;
     let postgres = Database::of(&system.up_file().postgres);
     postgres.tell(&mut shell);
     let [alice, bob, carol] = ["alice", "bob", "carol"].map(Identity::fresh);
-    let mut a = Device::of(&system, &alice).await;
-    let mut b = Device::of(&system, &bob).await;
-    let chat = a.create_group(&[bob.user_id.clone()]).await;
+    let only_bob = std::slice::from_ref(&bob.user_id);
+    let mut at_alice = Device::of(&system, &alice).await;
+    let at_bob = Device::of(&system, &bob).await;
+    let chat = at_alice.create_group(only_bob).await;
     shell.text("pg_dump --format=custom --no-owner --file=dump").await;
     // The database forgets what follows: carol, her registration, and a chat.
-    let mut c = Device::of(&system, &carol).await;
-    a.modify(chat, &carol.user_id, Operation::Add)
-        .await
-        .expect("carol is in");
-    let newest = c.update().await.version;
-    let forgotten = c.create_group(&[bob.user_id.clone()]).await;
-    c.say(forgotten, "nobody remembers this chat").await;
-    let said = a.say(chat, "the inboxes have it").await;
+    let mut at_carol = Device::of(&system, &carol).await;
+    let added = at_alice.modify(chat, &carol.user_id, Operation::Add).await;
+    added.expect("carol is in");
+    let newest = at_carol.update().await.version;
+    let forgotten = at_carol.create_group(only_bob).await;
+    at_carol.say(forgotten, "nobody remembers this chat").await;
+    let last = at_alice.say(chat, "the inboxes have it").await.seq;
     Stored::of(&system)
         .await
         .until(&bob.user_id, bob.client_id, 5)
         .await;
-    for device in [a, b, c] {
+    for device in [at_alice, at_bob, at_carol] {
         device.close().await;
     }
 
     let system = system
-        .start_again(&options, |dir| {
+        .start_again(&small(), |dir| {
             block_in_place(|| Handle::current().block_on(restore_database(dir, &mut shell, &postgres)));
         })
         .await;
-    b = Device::of(&system, &bob).await;
-    let mut texts = vec![b.message().await.message, b.message().await.message];
+    let mut at_bob = Device::of(&system, &bob).await;
+    let mut texts = [at_bob.message().await.message, at_bob.message().await.message];
     texts.sort();
     assert_eq!(texts, ["nobody remembers this chat", "the inboxes have it"]);
-    let update = newest_update(&mut b, chat, newest).await;
-    assert!(update.seq > said.seq.expect("it was accepted"));
-    let users: Vec<_> = update
-        .participants
-        .iter()
-        .map(|one| one.user_id.clone())
-        .collect();
-    assert_eq!(users, [alice.user_id.clone(), bob.user_id.clone()]);
+    let update = newest_update(&mut at_bob, chat, newest).await;
+    assert!(Some(update.seq) > last, "{update:?}");
+    assert_eq!(users_of(&update), [alice.user_id.clone(), bob.user_id.clone()]);
 
-    a = Device::of(&system, &alice).await;
-    c = Device::of(&system, &carol).await;
-    let refused = c
+    let mut at_alice = Device::of(&system, &alice).await;
+    let mut at_carol = Device::of(&system, &carol).await;
+    let refused = at_carol
         .say_as(forgotten, MessageId(Uuid::new_v4()), "is anybody here?")
         .await;
     assert_eq!(refused.expect_err("the chat is gone").code, ErrorCode::NotFound);
-    a.modify(chat, &carol.user_id, Operation::Add)
-        .await
-        .expect("carol is in again");
-    a.say(chat, "after").await;
-    assert_eq!(b.message().await.message, "after");
-    let mut texts = vec![c.message().await.message];
-    while texts.last().is_none_or(|last| last != "after") {
-        texts.push(c.message().await.message);
-    }
+    let added = at_alice.modify(chat, &carol.user_id, Operation::Add).await;
+    added.expect("carol is in again");
+    at_alice.say(chat, "after").await;
+    assert_eq!(at_bob.message().await.message, "after");
+    let texts = [at_carol.message().await.message, at_carol.message().await.message];
     assert_eq!(
         texts,
         ["the inboxes have it", "after"],
@@ -291,7 +319,7 @@ async fn restore_database(dir: &Path, shell: &mut Shell, database: &Database) {
 }
 
 /// The newest of a chat's changes, which must be above a version.
-async fn newest_update(device: &mut Device, chat: ChatId, above: u64) -> tidings_protocol::ChatUpdate {
+async fn newest_update(device: &mut Device, chat: ChatId, above: u64) -> ChatUpdate {
     device
         .expect("the chat told anew", |heard| match heard {
             ServerFrame::ChatUpdate(update)
@@ -364,6 +392,14 @@ async fn servers(dir: &Path, database: &Database) -> (NatsServer, Postgres) {
     let mut postgres = Postgres::prepare(&programs, &options).expect("it is prepared");
     postgres.start().await.expect("it starts");
     (nats, postgres)
+}
+
+fn users_of(update: &ChatUpdate) -> Vec<UserId> {
+    update
+        .participants
+        .iter()
+        .map(|one| one.user_id.clone())
+        .collect()
 }
 
 /// How the scripts reach the database.
