@@ -2,7 +2,7 @@
 //! version wrote, byte for byte. While a system is upgraded, the version before writes and reads beside this one, and
 //! streams hold what it wrote. So, of the two newest sets:
 //!
-//! - this version reads everything in both, to the values that are recorded beside the bytes;
+//! - this version reads everything in both, as the values that are recorded beside the bytes;
 //! - this version writes exactly the newest;
 //! - of what the newest holds, the set before has the same, or has it as something that it reads already: a version
 //!   *writes* nothing that the version before does not *read*.

@@ -48,11 +48,7 @@ impl Record {
             None => hex(&encoded),
         };
         Self {
-            kind: match read_only {
-                // It is read as what is written today.
-                Some(_) => "live Unplaced".to_owned(),
-                None => sample.kind(),
-            },
+            kind: sample.kind(),
             name: (*name).to_owned(),
             subject,
             headers,
