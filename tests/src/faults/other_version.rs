@@ -6,6 +6,19 @@ use std::path::{Path, PathBuf};
 use super::rig::{Rig, RigOptions};
 use crate::history::Happening;
 
+/// What services say of something that they cannot read. The system gets over it; no version may make
+/// another one say it.
+const UNREADABLE: [&str; 8] = [
+    "an entry cannot be read",
+    "an entry on the live lane cannot be read",
+    "a message on the live lane cannot be read",
+    "an invalidation cannot be read",
+    "a request to close cannot be read",
+    "a key of SESSIONS cannot be read",
+    "an event waits for a newer fan-out worker",
+    "an event cannot be processed and is a dead letter",
+];
+
 /// Kinds of services that read chats' events and inboxes without a client.
 const WORKERS: [&str; 2] = ["fanout-worker", "inbox-worker"];
 
@@ -46,6 +59,28 @@ impl OtherVersion {
             Self::None | Self::Workers(_) | Self::Gateways(_) => own,
         }
     }
+}
+
+/// Who could not read what others wrote, from the logs of all services in a folder.
+pub(super) fn unread(logs: &Path) -> std::io::Result<Vec<String>> {
+    let mut unread = Vec::new();
+    for file in std::fs::read_dir(logs)? {
+        let path = file?.path();
+        let log = std::fs::read(&path)?;
+        let log = String::from_utf8_lossy(&log);
+        let mut lines = log
+            .lines()
+            .filter(|line| UNREADABLE.iter().any(|words| line.contains(words)));
+        if let Some(first) = lines.next() {
+            unread.push(format!(
+                "{}: {first} (and {} more)",
+                path.display(),
+                lines.count()
+            ));
+        }
+    }
+    unread.sort_unstable();
+    Ok(unread)
 }
 
 /// A step of an upgrade, or of the way back.
@@ -115,6 +150,29 @@ impl fmt::Display for Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_cannot_read_is_named() {
+        let logs = tempfile::tempdir().expect("a folder");
+        std::fs::write(
+            logs.path().join("gateway-1.log"),
+            "fine\ninvalidations cannot be read: not connected\n",
+        )
+        .expect("it can be written");
+        assert_eq!(unread(logs.path()).expect("it can be read"), [""; 0]);
+        std::fs::write(
+            logs.path().join("gateway-2.log"),
+            "fine\nERROR an entry cannot be read error=format 2 is newer than this build's 1\nERROR an entry cannot be read\n",
+        )
+        .expect("it can be written");
+        let unread = unread(logs.path()).expect("it can be read");
+        assert!(
+            unread.len() == 1
+                && unread[0].contains("gateway-2.log: ERROR")
+                && unread[0].contains("(and 1 more)"),
+            "{unread:?}"
+        );
+    }
 
     #[test]
     fn workers_change_before_gateways_and_back_after_them() {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::fault::FaultKind;
-use super::other_version::Step;
+use super::other_version::{Step, unread};
 use super::rig::{Rig, RigOptions};
 use super::schedule::Schedule;
 use crate::files_count::count;
@@ -97,6 +97,7 @@ pub async fn run_faults(options: &RunOptions) -> anyhow::Result<Outcome> {
     };
     surprises.extend(rig.surprises().await);
     rig.stop().await;
+    surprises.extend(unread(&dir.join("logs"))?);
     let (records, events) = recorder.finish()?;
     Run::write_stored(dir, &stored)?;
     let run = Run {
