@@ -16,3 +16,4 @@ mod stopping;
 mod terminal;
 mod tokens;
 mod two_people;
+mod versions;
