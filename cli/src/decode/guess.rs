@@ -1,7 +1,9 @@
 //! What a payload is: told by its subject, or by what accounts for every byte of it.
 
 use anyhow::bail;
-use tidings_nats::{CloseRequest, Entry, Event, Instance, Invalidation, LiveMessage, Lost, SessionKey, WireError};
+use tidings_nats::{
+    CloseRequest, Entry, Event, Instance, Invalidation, LiveMessage, Lost, SessionKey, WireError,
+};
 use tidings_protocol::Timestamp;
 
 /// 2020-01-01: no Tidings is older.
