@@ -316,7 +316,7 @@ impl List {
     }
 }
 
-/// The `users` of the account that has the streams, for a nats-server's configuration. `keys` are the public NKeys by
+/// The `users` of the account that has the streams, for a nats-server's configuration. `keys` are the public `NKeys` by
 /// which a user logs in, or variables: none, and it cannot; several, and any of them will do.
 pub fn users_conf(topology: &Topology, mut keys: impl FnMut(NatsUser) -> Vec<String>) -> String {
     let mut text = String::from("users: [\n");
