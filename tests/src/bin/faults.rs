@@ -112,7 +112,7 @@ impl Args {
         ];
         for (option, program) in versions {
             if let Some(program) = program {
-                command += &format!(" {option} {}", program.display());
+                command.extend([" ", option, " ", &program.display().to_string()]);
             }
         }
         if self.back {
