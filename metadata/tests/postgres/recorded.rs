@@ -49,7 +49,7 @@ async fn breaches(before: &Catalog, queries: &[Query], connection: &mut PgConnec
             break;
         }
         if let Err(what) = query.check(connection).await {
-            breaches.push(format!("{what}: {}", query.query));
+            breaches.push(format!("{what}: {}", query.text));
         }
     }
     breaches

@@ -180,10 +180,7 @@ fn frames_of_other_versions_are_read_and_would_be_read_there() {
 fn every_type_is_recorded() {
     let sets = sets();
     let newest = sets.last().expect("frames are recorded");
-    for (from, kinds) in [
-        ("client", &ClientFrame::KINDS[..]),
-        ("server", &ServerFrame::KINDS[..]),
-    ] {
+    for (from, kinds) in [("client", ClientFrame::KINDS), ("server", ServerFrame::KINDS)] {
         let recorded: BTreeSet<&str> = newest
             .iter()
             .filter(|record| record.from == from)

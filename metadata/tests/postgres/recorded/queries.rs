@@ -13,7 +13,8 @@ use sqlx::{
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Query {
-    pub(super) query: String,
+    #[serde(rename = "query")]
+    pub(super) text: String,
     /// Types, as Postgres calls them.
     parameters: Vec<String>,
     /// Names and types.
@@ -36,7 +37,7 @@ impl Query {
         };
         let columns = statement.columns().iter();
         Ok(Self {
-            query: query.to_owned(),
+            text: query.to_owned(),
             parameters,
             columns: columns
                 .map(|column| (column.name().to_owned(), column.type_info().name().to_owned()))
@@ -50,7 +51,7 @@ impl Query {
         let mut within = sqlx::Connection::begin(connection)
             .await
             .map_err(|error| error.to_string())?;
-        let now = Self::prepared(&self.query, &mut within).await;
+        let now = Self::prepared(&self.text, &mut within).await;
         let result = match now {
             Err(error) => Err(error.to_string()),
             Ok(now) if now != *self => Err(format!("{:?} -> {:?}", now.parameters, now.columns)),
@@ -75,7 +76,7 @@ impl Query {
              PREPARE recorded_{number} AS {};
              EXPLAIN EXECUTE recorded_{number}{arguments};
              DEALLOCATE recorded_{number}",
-            self.query
+            self.text
         );
         let planned = raw_sql(AssertSqlSafe(text)).execute(connection).await;
         planned.map(drop).map_err(|error| error.to_string())
@@ -95,7 +96,7 @@ impl Query {
             let query = Self::prepared(&described.query, connection).await;
             queries.push(query.expect("it was compiled against these tables"));
         }
-        queries.sort_by(|a, b| a.query.cmp(&b.query));
+        queries.sort_by(|a, b| a.text.cmp(&b.text));
         let mut text = serde_json::to_string_pretty(&queries).expect("it has string names");
         text.push('\n');
         text
