@@ -53,8 +53,14 @@ impl Metadata {
         self.pool.close().await;
     }
 
+    /// Begins a transaction. In a task of its own, which goes on to its end when nobody waits for it any more: a beginning
+    /// that is given up half-way would go back into the pool as an open transaction that nobody knows of, in which the
+    /// next one's work would hang (<https://github.com/transact-rs/sqlx/issues/4385>, in 0.9.0).
     pub(crate) async fn begin(&self) -> Result<Transaction<'static, Postgres>> {
-        Ok(self.pool.begin().await?)
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin().await }).await;
+        // It can only have panicked, or the runtime ends.
+        Ok(begun.map_err(|_| sqlx::Error::WorkerCrashed)??)
     }
 }
 

@@ -6,6 +6,7 @@ mod chats;
 mod clients;
 mod direct_chats;
 mod fan_out_history;
+mod given_up;
 mod idle_clients;
 mod inbox_sweeps;
 mod leases;

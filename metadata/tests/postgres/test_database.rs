@@ -144,15 +144,20 @@ impl TestDatabase {
     pub(crate) async fn until_waiting(&self, sessions: i64) {
         let waiting = "SELECT count(*) FROM pg_stat_activity
                        WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        self.until(waiting, sessions).await;
+    }
+
+    /// Waits until a query counts so many.
+    pub(crate) async fn until(&self, sql: &'static str, wanted: i64) {
         let since = Instant::now();
         loop {
-            let count = self.count(waiting).await;
-            if count == sessions {
+            let count = self.count(sql).await;
+            if count == wanted {
                 return;
             }
             assert!(
                 since.elapsed() < PATIENCE,
-                "{count} sessions wait for a lock, not {sessions}"
+                "{count}, not {wanted}, are counted by {sql}"
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
