@@ -27,7 +27,6 @@ mod shard;
 mod subject;
 mod summary;
 mod trials;
-mod users;
 mod wire;
 
 pub use api::{ApiError, Bus, StreamBounds};
@@ -55,7 +54,6 @@ pub use subject::{
 };
 pub use summary::{ConsumerSummary, StreamSummary};
 pub use trials::PartitionTrials;
-pub use users::{NatsUser, Permissions, users_conf};
 pub use wire::{FORMAT, WireError};
 
 /// Stream of accepted events.
