@@ -250,6 +250,48 @@ fn a_stop_finishes_what_runs_and_unpins() {
 }
 
 #[test]
+fn whoever_stops_does_not_wait_for_a_deletion_for_ever() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    let within = Duration::from_secs(5);
+    script.check(Event::Stop { within }, &["open 3"]);
+    script.check(Event::Finished { sequence: 1 }, &["delete 1"]);
+    script.after(4_900, &["renew"]);
+    script.after(100, &["unpin"]);
+}
+
+#[test]
+fn another_event_in_the_place_of_one_that_runs_waits_for_its_end() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.check(Event::Doubt, &["open 3"]);
+    script.after(500, &["reset 3"]);
+    script.check(was_reset(3, true), &["pull 1024"]);
+    let other = |generation| Event::Delivered {
+        generation,
+        pin: Some("p".to_owned()),
+        info: DeliveryInfo {
+            delivered: 1,
+            stream_sequence: 1,
+            consumer_sequence: 1,
+            stored_at: 77,
+            pending: 0,
+        },
+        delivery: Delivery {
+            chat: "b".into(),
+            bytes: 1,
+            reply: "1.1".to_owned(),
+            content: (),
+        },
+    };
+    script.check(other(3), &["cancel 1", "open 4"]);
+    script.check(Event::Abandoned { sequence: 1 }, &[]);
+    script.after(500, &["reset 4"]);
+    script.check(was_reset(4, true), &["pull 1024"]);
+    script.check(other(4), &["start 1"]);
+}
+
+#[test]
 fn what_comes_behind_a_newer_one_and_is_not_known_is_a_fresh_start() {
     let mut script = Script::reading();
     script.deliver(2, 1, 5, "a", &["start 5"]);
@@ -275,6 +317,9 @@ fn whoever_reads_and_hears_nothing_looks_too() {
     script.deliver(2, 1, 1, "a", &["start 1"]);
     // What is in hand says enough.
     script.status(2, 4, ConsumerStatus::Expired, &["pull 1024"]);
+    script.check(Event::Finished { sequence: 1 }, &["delete 1"]);
+    script.check(Event::Deleted { sequence: 1 }, &[]);
+    script.status(2, 5, ConsumerStatus::Expired, &["look", "pull 1024"]);
 }
 
 #[test]
