@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use clap::Arg;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tidings_metadata::Metadata;
 use tidings_nats::setup::{self, Change, SetupError, SetupOptions, stream_config};
 use tidings_nats::{ApiError, Bus, CHATS, INVALIDATIONS, Topology, inbox_stream};
@@ -132,10 +132,7 @@ async fn check_streams(nats: &NatsSettings, restored: Restored, remembered: u64)
                  lost as well, say `--restored all`"
             ),
             (Restored::Database, true) => {
-                let info: Value = bus
-                    .api(&format!("STREAM.INFO.{stream}"), &json!({}), TIMEOUT)
-                    .await?;
-                last = last.max(info["state"]["last_seq"].as_u64().unwrap_or_default());
+                last = last.max(bus.stream_bounds(stream, TIMEOUT).await?.last_sequence);
             }
             (Restored::All, false) => {}
         }
