@@ -1,8 +1,8 @@
 //! The fan-out worker: reads the events of chats in order and stores one entry per client.
 //!
 //! A partition of CHATS is read by `partition_reader` (pure) and `partition_task`; an event becomes entries in
-//! `fan_out`; gateways hear of it through `live_lane`. Nothing here is kept:
-//! what is finished is deleted from CHATS, what is not is done again.
+//! `fan_out`; gateways hear of it through `live_lane`. Nothing here is kept: what is finished is
+//! deleted from CHATS, what is not is done again.
 
 mod beacons;
 mod chat_queue;

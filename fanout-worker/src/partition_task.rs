@@ -313,9 +313,8 @@ impl PartitionTask {
         }
     }
 
-    /// Resets the consumer to the beginning of the stream, not to its floor, which may be wrong (adr/0019); at a new pin, what it has delivered before is looked up first.
+    /// Resets the consumer; at a new pin, what it has delivered before is looked up first.
     fn reset(&self, generation: u64) {
-        let subject = format!("CONSUMER.RESET.{CHATS}.{}", self.consumer);
         let (fan_out, handle) = (self.fan_out.clone(), self.handle.clone());
         let pin = self.reader.pin().unwrap_or_default().to_owned();
         let survey = self.survey.clone();
@@ -328,7 +327,7 @@ impl PartitionTask {
                 }
                 fan_out
                     .bus
-                    .api::<IgnoredAny>(&subject, &json!({ "seq": 1 }), API_TIMEOUT)
+                    .reset_partition_consumer(handle.partition, API_TIMEOUT)
                     .await
             }
             .await;
@@ -342,7 +341,7 @@ impl PartitionTask {
         });
     }
 
-    /// An event that is stored, old, and nobody's was forgotten by the consumer.
+    /// An event that is stored while nobody is pinned, and that does not come, was forgotten by the consumer.
     fn look(&self) {
         let (bus, partition) = (self.fan_out.bus.clone(), self.handle.partition);
         self.tasks.spawn(async move {

@@ -9,11 +9,8 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE;
 use parking_lot::Mutex;
-use serde::Deserialize;
-use serde_json::json;
 use tidings_nats::{
-    ApiError, Bus, CHATS, Partition, PartitionTrials, PublishError, TRIALS, fanout_consumer,
-    partition_subjects,
+    ApiError, Bus, CHATS, Partition, PartitionTrials, PublishError, TRIALS, partition_subjects,
 };
 use tokio::time::Instant;
 
@@ -58,21 +55,10 @@ struct Stored {
     doubted: bool,
 }
 
-#[derive(Deserialize)]
-struct ConsumerInfo {
-    delivered: Position,
-}
-
-#[derive(Deserialize)]
-struct Position {
-    stream_seq: u64,
-}
-
 impl Suspects {
     /// Looks up what was delivered before. To be called after this worker was pinned, and before it resets the consumer.
     pub(crate) async fn survey(bus: Bus, partition: Partition, worker: String) -> Result<Self, ApiError> {
-        let subject = format!("CONSUMER.INFO.{CHATS}.{}", fanout_consumer(partition));
-        let info: ConsumerInfo = bus.api(&subject, &json!({}), TIMEOUT).await?;
+        let consumer = bus.partition_consumer(partition, TIMEOUT).await?;
         let (trials, revision) = read(&bus, partition).await?;
         // Not the consumer's floor, which may have passed what is not done (adr/0019).
         let first = bus
@@ -82,7 +68,7 @@ impl Suspects {
             bus,
             partition,
             worker,
-            delivered_before: info.delivered.stream_seq,
+            delivered_before: consumer.delivered,
             surveyed: Instant::now(),
             marks: Mutex::default(),
             stored: tokio::sync::Mutex::new(Stored {

@@ -17,6 +17,7 @@ mod instance;
 mod invalidation;
 mod live;
 mod lost;
+mod partition_consumer;
 mod publish;
 #[cfg(test)]
 mod recorded_tests;
@@ -44,6 +45,7 @@ pub use instance::Instance;
 pub use invalidation::Invalidation;
 pub use live::{Beacon, Lane, LiveMessage, Notice, Recipient};
 pub use lost::{LOST_CHATS_MAX, LOST_KIND, Lost};
+pub use partition_consumer::PartitionConsumer;
 pub use publish::{Accepted, PublishError};
 pub use session_key::SessionKey;
 pub use shard::{Partition, Shard, Topology};

@@ -4,9 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use serde_json::json;
 use tidings_metadata::OutboxKey;
-use tidings_nats::{CHATS, DurableInfo, chat_subject, fanout_consumer};
+use tidings_nats::{CHATS, chat_subject, fanout_consumer};
 use tidings_protocol::{ChatId, ChatKind, Role, Timestamp, UserId};
 
 use super::{Look, LookArgs, TIMEOUT, run};
@@ -84,11 +83,8 @@ async fn find(look: &Look, chat_id: ChatId) -> anyhow::Result<ChatInfo> {
     let events_waiting = waiting.with_context(read)?.get(&subject).copied().unwrap_or(0);
     let oldest = look.bus.leader_next(CHATS, &subject, 1, TIMEOUT).await;
     let oldest_waiting = oldest.with_context(read)?.map(|event| event.stored_at);
-    let lag: DurableInfo = look
-        .bus
-        .api(&format!("CONSUMER.INFO.{CHATS}.{consumer}"), &json!({}), TIMEOUT)
-        .await
-        .with_context(|| format!("cannot read the consumer {consumer}"))?;
+    let lag = look.bus.partition_consumer(partition, TIMEOUT).await;
+    let lag = lag.with_context(|| format!("cannot read the consumer {consumer}"))?;
     Ok(ChatInfo {
         chat_id,
         kind: chat.kind,

@@ -2,8 +2,7 @@
 
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Serialize;
 use tidings_nats::{
     CHATS, DEAD_LETTERS, Event, HEADER_REASON, HEADER_TRIES, HeadedMessage, Partition, PartitionTrials,
     TRIALS, dead_letter_subject, fanout_consumer,
@@ -50,27 +49,6 @@ pub(super) struct DeadLetter {
     pub(super) dead_since: Timestamp,
 }
 
-#[derive(Deserialize)]
-struct ConsumerInfo {
-    delivered: Delivered,
-    num_pending: u64,
-    num_ack_pending: u64,
-    num_waiting: u64,
-    #[serde(default)]
-    priority_groups: Vec<Group>,
-}
-
-#[derive(Deserialize)]
-struct Delivered {
-    stream_seq: u64,
-}
-
-#[derive(Deserialize)]
-struct Group {
-    #[serde(default)]
-    pinned_client_id: String,
-}
-
 /// Looks for it in CHATS, where it is until every inbox has it.
 pub(super) async fn in_chats(
     look: &Look,
@@ -102,12 +80,9 @@ pub(super) async fn in_chats(
         known.client_id = sender(&found);
     }
     known.accepted_at = Some(found.stored_at);
-    let consumer = fanout_consumer(partition);
-    let info: ConsumerInfo = look
-        .bus
-        .api(&format!("CONSUMER.INFO.{CHATS}.{consumer}"), &json!({}), TIMEOUT)
-        .await
-        .with_context(|| format!("cannot read the consumer {consumer}"))?;
+    let consumer = look.bus.partition_consumer(partition, TIMEOUT).await;
+    let consumer =
+        consumer.with_context(|| format!("cannot read the consumer {}", fanout_consumer(partition)))?;
     let trials = look
         .bus
         .leader_last(
@@ -120,15 +95,11 @@ pub(super) async fn in_chats(
     let trials = trials.and_then(|trials| PartitionTrials::decode(&trials.payload));
     let mut trials = trials.unwrap_or_default();
     Ok(Some(Progress {
-        given: info.delivered.stream_seq >= found.sequence,
+        given: consumer.delivered >= found.sequence,
         chat_events_before: before,
-        partition_unprocessed: info.num_pending,
-        partition_outstanding: info.num_ack_pending,
-        worker: info.num_waiting > 0
-            || info
-                .priority_groups
-                .iter()
-                .any(|group| !group.pinned_client_id.is_empty()),
+        partition_unprocessed: consumer.unprocessed,
+        partition_outstanding: consumer.outstanding,
+        worker: consumer.waiting > 0 || consumer.pinned,
         tried_by: trials.trying.remove(&found.sequence),
         deaths: trials.deaths.remove(&found.sequence).unwrap_or(0),
     }))
