@@ -1,14 +1,16 @@
 //! Gathers bytes into blocks, and has each hashed and written to a file at the same time, while the next is gathered.
 
-use std::fs::File;
+mod block;
+
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::hasher::Hasher;
+pub(crate) use block::ALIGNMENT;
+use block::Block;
 
 /// Large enough that the hand-over to a thread costs nothing beside the hashing, small enough that the two of an
 /// upload (one that is gathered, one in hand) are 1 MiB.
@@ -17,9 +19,9 @@ pub(crate) const BLOCK_BYTES: usize = 512 * 1024;
 /// See the module. Its futures may be dropped; threads end what they have begun, and hold the file as long.
 #[derive(Debug)]
 pub(crate) struct Blocks {
-    gathered: Vec<u8>,
+    gathered: Block,
     /// What is being hashed and written. It is gathered into again, so that nothing is allocated while bytes flow.
-    sent: Option<Arc<Vec<u8>>>,
+    sent: Option<Arc<Block>>,
     /// `None` while `hashing` has it.
     hasher: Option<Hasher>,
     hashing: Option<JoinHandle<Hasher>>,
@@ -30,7 +32,7 @@ impl Blocks {
     /// Goes on from a hash.
     pub(crate) fn new(hasher: Hasher) -> Self {
         Self {
-            gathered: Vec::new(),
+            gathered: Block::default(),
             sent: None,
             hasher: Some(hasher),
             hashing: None,
@@ -40,32 +42,34 @@ impl Blocks {
 
     /// How many bytes are gathered.
     pub(crate) fn gathered(&self) -> usize {
-        self.gathered.len()
+        self.gathered.bytes().len()
     }
 
     /// Whether nothing more can be gathered before [`Blocks::flush`].
     pub(crate) fn is_full(&self) -> bool {
-        self.gathered.len() >= BLOCK_BYTES
+        self.gathered() >= BLOCK_BYTES
     }
 
     /// Takes as many bytes as fit and at most `limit` off the front; says how many.
     pub(crate) fn gather(&mut self, bytes: &mut Bytes, limit: usize) -> usize {
-        let count = bytes.len().min(limit).min(BLOCK_BYTES - self.gathered.len());
-        if self.gathered.capacity() == 0 {
-            // A picture needs no more than its size, and a block is never moved while it grows.
-            let capacity = if count == bytes.len() { count } else { BLOCK_BYTES };
-            self.gathered.reserve_exact(capacity);
-        } else if self.gathered.capacity() - self.gathered.len() < count {
-            self.gathered.reserve_exact(BLOCK_BYTES - self.gathered.len());
-        }
-        self.gathered.extend_from_slice(&bytes.split_to(count));
+        let count = bytes.len().min(limit).min(BLOCK_BYTES - self.gathered());
+        // A picture needs no more than its size, and a block is never moved while it grows.
+        let capacity = if self.gathered() == 0 && count == bytes.len() {
+            count
+        } else {
+            BLOCK_BYTES
+        };
+        self.gathered.push(&bytes.split_to(count), capacity);
         count
     }
 
-    /// Sends what is gathered on its way to `offset` of the file, once what was sent before has arrived.
-    pub(crate) async fn flush(&mut self, file: &Arc<File>, offset: u64) -> io::Result<()> {
+    /// Sends what is gathered on its way to where `write` puts it, once what was sent before has arrived.
+    pub(crate) async fn flush(
+        &mut self,
+        write: impl FnOnce(&[u8]) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
         self.settle().await?;
-        if self.gathered.is_empty() {
+        if self.gathered() == 0 {
             return Ok(());
         }
         let mut hasher = self.hasher.take().expect("nothing is being hashed");
@@ -73,12 +77,12 @@ impl Blocks {
         spare.clear();
         let block = Arc::new(std::mem::replace(&mut self.gathered, spare));
         self.sent = Some(Arc::clone(&block));
-        let (hashed, file) = (Arc::clone(&block), Arc::clone(file));
+        let hashed = Arc::clone(&block);
         self.hashing = Some(spawn_blocking(move || {
-            hasher.update(&hashed);
+            hasher.update(hashed.bytes());
             hasher
         }));
-        self.writing = Some(spawn_blocking(move || file.write_all_at(&block, offset)));
+        self.writing = Some(spawn_blocking(move || write(block.bytes())));
         Ok(())
     }
 

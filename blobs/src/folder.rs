@@ -4,6 +4,7 @@
 //! holds an exclusive lock on it, which ends with the process however that ends. What a killed process has received
 //! lies in its file up to the last byte that was handed to the system, and is hashed again by who resumes.
 
+mod data;
 mod list;
 mod upload;
 

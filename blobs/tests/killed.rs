@@ -43,7 +43,7 @@ async fn main() {
 
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
     let config = BlobStoreConfig::folder(&folder.path().join("store")).expect("the path is absolute");
-    round(&mut rng, &config, UPLOADS[0], 200).await;
+    round(&mut rng, &config, UPLOADS[0], 30).await;
 
     let seaweed = Seaweed::start_temp().await.expect("SeaweedFS starts");
     let mut config = config;

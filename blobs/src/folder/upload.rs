@@ -16,8 +16,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::data::DataFile;
 use super::{Folder, blocking, sync_folder};
-use crate::blocks::Blocks;
+use crate::blocks::{ALIGNMENT, BLOCK_BYTES, Blocks};
 use crate::error::{BlobError, FinishError};
 use crate::hasher::Hasher;
 use crate::upload::{Checkpoint, check};
@@ -37,7 +38,7 @@ pub(crate) struct FolderUpload {
     folder: Arc<Folder>,
     blob_id: Uuid,
     /// Locked, unless `whole`.
-    file: Arc<File>,
+    file: Arc<DataFile>,
     /// Somebody has finished it, and may not have been able to tell.
     whole: bool,
     received: u64,
@@ -106,7 +107,7 @@ impl FolderUpload {
         Self {
             folder: Arc::clone(folder),
             blob_id,
-            file: Arc::new(file),
+            file: Arc::new(DataFile::new(file)),
             whole,
             received,
             blocks: Blocks::new(hasher),
@@ -124,10 +125,15 @@ impl FolderUpload {
             return Err(BlobError::Defect(format!("{} is whole already", self.blob_id)));
         }
         while !bytes.is_empty() {
-            if self.blocks.is_full() {
+            // A block ends where the next may be written past the cache.
+            let begin = self.received - self.blocks.gathered() as u64;
+            let end = begin + BLOCK_BYTES as u64 - begin % ALIGNMENT as u64;
+            if self.received == end {
                 self.flush().await?;
+            } else {
+                let room = (end - self.received) as usize;
+                self.received += self.blocks.gather(&mut bytes, room) as u64;
             }
-            self.received += self.blocks.gather(&mut bytes, usize::MAX) as u64;
         }
         Ok(())
     }
@@ -139,7 +145,8 @@ impl FolderUpload {
             self.synced = offset;
             self.syncing = Some(self.sync(offset));
         }
-        self.blocks.flush(&self.file, offset).await
+        let file = Arc::clone(&self.file);
+        self.blocks.flush(move |block| file.write(block, offset)).await
     }
 
     /// Makes everything before `offset`, which was settled, durable.
@@ -150,7 +157,7 @@ impl FolderUpload {
         };
         let (file, uploads) = (Arc::clone(&self.file), self.folder.uploads());
         spawn_blocking(move || {
-            file.sync_data()?;
+            file.file().sync_data()?;
             sync_folder(&uploads)?;
             Ok(Checkpoint {
                 received: offset,
@@ -184,7 +191,7 @@ impl FolderUpload {
         if !self.whole {
             // In one piece on a thread: who drops this future does not leave half of it.
             let (folder, file, blob_id) = (self.folder, self.file, self.blob_id);
-            blocking(move || make_whole(&folder, &file, blob_id)).await?;
+            blocking(move || make_whole(&folder, file.file(), blob_id)).await?;
         }
         Ok(())
     }

@@ -296,7 +296,8 @@ impl S3Upload {
     async fn flush(&mut self) -> Result<(), BlobError> {
         let spool = self.spool().await?;
         let offset = self.filled - self.blocks.gathered() as u64;
-        Ok(self.blocks.flush(&spool, offset).await?)
+        let write = move |block: &[u8]| spool.write_all_at(block, offset);
+        Ok(self.blocks.flush(write).await?)
     }
 
     /// Sends the spool on its way as a part, once the part before it has arrived.
