@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use futures::StreamExt as _;
 use futures::future::join_all;
 use futures::stream;
 use hdrhistogram::Histogram;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use reqwest::Body;
 use ring::digest::{Context, SHA256};
 use tidings_cli::UpFile;
@@ -25,6 +27,8 @@ use tower_http::services::ServeFile;
 
 /// Handed to the socket at once, and written to the disk at once.
 const PIECE_BYTES: usize = 1 << 20;
+/// Of what is written past the cache, in memory.
+const ALIGNMENT: usize = 4096;
 /// Of one of many uploads at once.
 const LARGE_BYTES: u64 = 20_000_000;
 /// Of a small picture.
@@ -186,101 +190,175 @@ async fn large(args: &Args, media: &Media) -> anyhow::Result<()> {
     let mut rates = Rates::default();
     for round in 0..args.rounds {
         let content = Content::new(args.size);
-        let began = Instant::now();
-        let mut hash = Context::new(&SHA256);
-        content.pieces().for_each(|piece| hash.update(&piece));
-        hash.finish();
-        let hash = began.elapsed();
-        rates.hash.push(args.size as f64 / hash.as_secs_f64() / 1e6);
+        let rate = |time: Duration| args.size as f64 / time.as_secs_f64() / 1e6;
+        let hash = hash_alone(&content);
+        rates.hash.push(rate(hash));
 
         // Before the upload and after it, and into a new file each time, as an upload is: what a virtual machine's disk
         // and memory take can change fivefold from one gigabyte to the next.
         let path = folder.join(format!("{round}"));
-        let before = write(&path.with_extension("before"), &content)?;
+        let before = References::measure(&path, &content)?;
+        std::fs::remove_file(&path)?;
         let began = Instant::now();
         let id = media.post(&alice, &content, content.body()).await?;
         let upload = began.elapsed();
-        let after = write(&path, &content)?;
-        let disk = (before + after) / 2;
-        rates.disk.push(args.size as f64 / disk.as_secs_f64() / 1e6);
-        rates.upload.push(args.size as f64 / upload.as_secs_f64() / 1e6);
-        let slower = hash.max(disk);
-        rates.of_slower.push(slower.as_secs_f64() / upload.as_secs_f64());
+        let after = References::measure(&path, &content)?;
+        let through = (before.through_cache + after.through_cache) / 2;
+        let past = (before.past_cache + after.past_cache) / 2;
+        let both = (before.with_hash + after.with_hash) / 2;
+        rates.through_cache.push(rate(through));
+        rates.past_cache.push(rate(past));
+        rates.with_hash.push(rate(both));
+        rates.upload.push(rate(upload));
+        let ratio = |time: Duration| time.as_secs_f64() / upload.as_secs_f64();
+        rates.of_both.push(ratio(both));
+        rates.of_through_cache.push(ratio(hash.max(through)));
+        rates.of_past_cache.push(ratio(hash.max(past)));
 
-        let began = Instant::now();
-        ensure!(media.get(&alice, &id).await? == args.size, "it is not whole");
-        rates.download.push(rate(args.size, began));
-
-        let began = Instant::now();
-        ensure!(plain(media, &path).await? == args.size, "it is not whole");
-        rates.plain.push(rate(args.size, began));
+        // Once from the disk, and once from memory. The plain file was written past the cache as the upload was.
+        for (download, plain) in [
+            (&mut rates.download, &mut rates.plain),
+            (&mut rates.download_again, &mut rates.plain_again),
+        ] {
+            let began = Instant::now();
+            ensure!(media.get(&alice, &id).await? == args.size, "it is not whole");
+            download.push(rate(began.elapsed()));
+            let began = Instant::now();
+            ensure!(plain_get(media, &path).await? == args.size, "it is not whole");
+            plain.push(rate(began.elapsed()));
+        }
+        std::fs::remove_file(&path)?;
     }
-    let rounds: Vec<String> = rates
-        .of_slower
-        .iter()
-        .map(|ratio| format!("{ratio:.2}"))
-        .collect();
-    let [hash, disk, upload, of_slower, download, plain] = [
-        rates.hash,
-        rates.disk,
-        rates.upload,
-        rates.of_slower,
-        rates.download,
-        rates.plain,
-    ]
-    .map(median);
-    println!(
-        "{} MB, median of {} rounds, MB/s",
-        args.size / 1_000_000,
-        args.rounds
-    );
-    println!("  SHA-256 alone                {hash:>7.0}");
-    println!("  disk alone, with fsync       {disk:>7.0}");
-    println!(
-        "  upload                       {upload:>7.0}   {of_slower:.2} of the slower of the two in the same round ({})",
-        rounds.join(", ")
-    );
-    println!("  plain file server, download  {plain:>7.0}");
-    println!(
-        "  download                     {download:>7.0}   {:.2} of the plain file server",
-        download / plain
-    );
+    rates.print(args);
     Ok(())
 }
 
+/// MB/s and ratios, one of each round.
 #[derive(Default)]
 struct Rates {
     hash: Vec<f64>,
-    disk: Vec<f64>,
+    through_cache: Vec<f64>,
+    past_cache: Vec<f64>,
+    with_hash: Vec<f64>,
     upload: Vec<f64>,
-    /// Each to the slower of hash and disk of its round.
-    of_slower: Vec<f64>,
+    of_both: Vec<f64>,
+    of_through_cache: Vec<f64>,
+    of_past_cache: Vec<f64>,
     download: Vec<f64>,
     plain: Vec<f64>,
+    download_again: Vec<f64>,
+    plain_again: Vec<f64>,
 }
 
-fn rate(bytes: u64, began: Instant) -> f64 {
-    bytes as f64 / began.elapsed().as_secs_f64() / 1e6
+impl Rates {
+    fn print(&self, args: &Args) {
+        println!(
+            "{} MB, median of {} rounds, MB/s",
+            args.size / 1_000_000,
+            args.rounds
+        );
+        let line = |name: &str, rates: &[f64], beside: &str| {
+            println!("  {name:<44} {:>6.0}{beside}", median(rates));
+        };
+        line("SHA-256 alone", &self.hash, "");
+        line(
+            "disk alone, through its cache, with fsync",
+            &self.through_cache,
+            "",
+        );
+        line("disk alone, past its cache, with fsync", &self.past_cache, "");
+        line("hash and disk, in one thread", &self.with_hash, "");
+        line("upload", &self.upload, "");
+        for (ratios, of) in [
+            (&self.of_both, "hash and disk in one thread"),
+            (
+                &self.of_through_cache,
+                "the slower of hash and disk, through its cache",
+            ),
+            (&self.of_past_cache, "the slower of hash and disk, past its cache"),
+        ] {
+            let rounds: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+            println!("    {:.2} of {of} ({})", median(ratios), rounds.join(", "));
+        }
+        for (name, download, plain) in [
+            ("download, from the disk", &self.download, &self.plain),
+            ("download, from memory", &self.download_again, &self.plain_again),
+        ] {
+            let (of, plain) = (median(download) / median(plain), median(plain));
+            let beside = format!("   {of:.2} of the plain file server ({plain:.0})");
+            line(name, download, &beside);
+        }
+    }
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
+fn median(rates: &[f64]) -> f64 {
+    let mut rates = rates.to_vec();
     rates.sort_by(f64::total_cmp);
     rates[rates.len() / 2]
 }
 
-/// Says how long it takes.
-fn write(path: &Path, content: &Content) -> anyhow::Result<Duration> {
-    let began = Instant::now();
-    let mut file = File::create(path)?;
-    for piece in content.pieces() {
-        file.write_all(&piece)?;
+/// What the parts of an upload take when nobody sends it.
+struct References {
+    through_cache: Duration,
+    past_cache: Duration,
+    /// Each piece is hashed, then written past the cache.
+    with_hash: Duration,
+}
+
+impl References {
+    /// The file stays, and is not in the cache.
+    fn measure(path: &Path, content: &Content) -> anyhow::Result<Self> {
+        let other = path.with_extension("other");
+        let through_cache = write(&other, OFlag::empty(), content, |_| {})?;
+        std::fs::remove_file(&other)?;
+        let mut hash = Context::new(&SHA256);
+        let with_hash = write(&other, OFlag::O_DIRECT, content, |piece| hash.update(piece))?;
+        std::fs::remove_file(&other)?;
+        Ok(Self {
+            through_cache,
+            past_cache: write(path, OFlag::O_DIRECT, content, |_| {})?,
+            with_hash,
+        })
     }
+}
+
+fn hash_alone(content: &Content) -> Duration {
+    let began = Instant::now();
+    let mut hash = Context::new(&SHA256);
+    content.pieces().for_each(|piece| hash.update(&piece));
+    hash.finish();
+    began.elapsed()
+}
+
+/// As many bytes as the content has. Says how long it takes.
+fn write(
+    path: &Path,
+    flags: OFlag,
+    content: &Content,
+    mut beside: impl FnMut(&[u8]),
+) -> anyhow::Result<Duration> {
+    let mut piece = vec![0; PIECE_BYTES + ALIGNMENT];
+    let start = piece.as_ptr().align_offset(ALIGNMENT);
+    let piece = &mut piece[start..start + PIECE_BYTES];
+    piece.copy_from_slice(&content.piece);
+    let began = Instant::now();
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true);
+    let mut file = options.custom_flags(flags.bits()).open(path)?;
+    let mut left = content.size as usize;
+    while left >= PIECE_BYTES {
+        beside(piece);
+        file.write_all(piece)?;
+        left -= PIECE_BYTES;
+    }
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty()))?;
+    file.write_all(&piece[..left])?;
     file.sync_all()?;
     Ok(began.elapsed())
 }
 
 /// Downloads a file from a server that does nothing else, in a process of its own as media is.
-async fn plain(media: &Media, path: &Path) -> anyhow::Result<u64> {
+async fn plain_get(media: &Media, path: &Path) -> anyhow::Result<u64> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
     let routes = Router::new().route_service("/", ServeFile::new(path));
