@@ -29,6 +29,7 @@ const GROUPS: [(&str, &[&str]); 4] = [
         "Run it",
         &[
             "setup",
+            "nats-users",
             "gateway",
             "fanout-worker",
             "inbox-worker",

@@ -11,6 +11,7 @@ mod hands;
 mod health;
 mod help;
 mod look;
+mod nats_users;
 mod print;
 mod setup;
 mod token;
@@ -25,6 +26,7 @@ use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_gateway::GatewayConfig;
 use tidings_inbox_worker::InboxWorkerConfig;
 use tidings_media::MediaConfig;
+use tidings_nats::NatsUser;
 use tidings_service::start;
 
 pub use data_dir::DataDir;
@@ -45,6 +47,7 @@ struct Cli {
 enum Command {
     Up(up::UpArgs),
     Setup(setup::SetupArgs),
+    NatsUsers(nats_users::NatsUsersArgs),
     Token(token::TokenArgs),
     Chat(chat::ChatArgs),
     Where(look::WhereArgs),
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Up(args) => up::main(&args),
         Command::Setup(args) => setup::main(args),
+        Command::NatsUsers(args) => nats_users::main(&args),
         Command::Token(args) => token::main(args),
         Command::Chat(args) => chat::main(args),
         Command::Where(args) => look::where_user(&args),
@@ -97,25 +101,25 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::main(args),
         Command::Gateway(config) => {
             let common = config.common.clone();
-            start::run("gateway", &common, |context| {
+            start::run("gateway", NatsUser::Gateway, &common, |context| {
                 tidings_gateway::run(*config, context)
             })
         }
         Command::FanoutWorker(config) => {
             let common = config.common.clone();
-            start::run("fanout-worker", &common, |context| {
+            start::run("fanout-worker", NatsUser::FanoutWorker, &common, |context| {
                 tidings_fanout_worker::run(*config, context)
             })
         }
         Command::InboxWorker(config) => {
             let common = config.common.clone();
-            start::run("inbox-worker", &common, |context| {
+            start::run("inbox-worker", NatsUser::InboxWorker, &common, |context| {
                 tidings_inbox_worker::run(*config, context)
             })
         }
         Command::Media(config) => {
             let common = config.common.clone();
-            start::run("media", &common, |context| tidings_media::run(*config, context))
+            start::run_without_bus("media", &common, |context| tidings_media::run(*config, context))
         }
     }
 }

@@ -15,9 +15,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Arg;
 use tidings_metadata::Metadata;
-use tidings_nats::{Bus, Topology, setup};
+use tidings_nats::{Bus, NatsUser, Topology, setup};
 use tidings_protocol::Timestamp;
-use tidings_service::{CommonConfig, NatsConnection, NatsSettings, Secret};
+use tidings_service::{CommonConfig, NatsConnection, NatsSettings};
 
 use crate::{DataDir, UpFile, print};
 
@@ -53,7 +53,12 @@ fn only_connections(argument: Arg) -> Arg {
         "dir"
         | "nats_url"
         | "nats_url_file"
+        | "nats_seed"
+        | "nats_seed_file"
         | "nats_credentials_file"
+        | "nats_ca_file"
+        | "nats_certificate_file"
+        | "nats_certificate_key_file"
         | "postgres_url"
         | "postgres_url_file" => argument.help_heading("Which system (--dir, or else the URLs)"),
         "postgres_connections_max"
@@ -87,10 +92,10 @@ impl LookArgs {
     /// The folder of the system of `tidings up` that is looked into; None where URLs name another one.
     pub(crate) fn folder(&self) -> anyhow::Result<Option<PathBuf>> {
         let common = &self.common;
-        let urls = common.nats_url.is_some()
-            || common.nats_url_file.is_some()
-            || common.postgres_url.is_some()
-            || common.postgres_url_file.is_some();
+        let urls = common.nats.nats_url.is_some()
+            || common.nats.nats_url_file.is_some()
+            || common.base.postgres_url.is_some()
+            || common.base.postgres_url_file.is_some();
         let by_folder = self.dir.given().is_some() || !urls;
         by_folder.then(|| self.dir.path()).transpose()
     }
@@ -99,9 +104,7 @@ impl LookArgs {
     pub(crate) fn settings(&self) -> anyhow::Result<CommonConfig> {
         let mut common = self.common.clone();
         if let Some(folder) = self.folder()? {
-            let up = UpFile::read(&folder)?;
-            (common.nats_url, common.nats_url_file) = (Some(Secret::new(up.nats)), None);
-            (common.postgres_url, common.postgres_url_file) = (Some(Secret::new(up.postgres)), None);
+            UpFile::read(&folder)?.connect(&mut common, NatsUser::Operator);
         }
         Ok(common)
     }
@@ -110,7 +113,7 @@ impl LookArgs {
 impl Look {
     async fn connect(common: &CommonConfig) -> anyhow::Result<Self> {
         let (nats, bus, topology) = connect_bus(common).await?;
-        let url = common.postgres_url()?;
+        let url = common.base.postgres_url()?;
         let metadata = Metadata::connect(url.expose(), POSTGRES_CONNECTIONS_MAX).context("--postgres-url")?;
         let at = || format!("Postgres at {}", describe(url.expose()));
         metadata.check_schema().await.with_context(at)?;
@@ -132,9 +135,9 @@ impl Look {
 
 /// Connects to NATS alone, which must be set up. The connection ends with the first of what is given.
 pub(crate) async fn connect_bus(common: &CommonConfig) -> anyhow::Result<(NatsConnection, Bus, Topology)> {
-    let settings = NatsSettings::new(common)?;
+    let settings = NatsSettings::new(&common.nats, NatsUser::Operator)?;
     let nats = NatsConnection::connect(&settings, "tidings-look").await?;
-    let bus = Bus::new(nats.client().clone());
+    let bus = nats.bus();
     let topology = setup::check(&bus)
         .await
         .with_context(|| format!("JetStream at {}", settings.describe()))?;

@@ -8,8 +8,8 @@ use clap::Arg;
 use serde_json::Value;
 use tidings_metadata::Metadata;
 use tidings_nats::setup::{self, Change, SetupError, SetupOptions, stream_config};
-use tidings_nats::{ApiError, Bus, CHATS, INVALIDATIONS, Topology, inbox_stream};
-use tidings_service::{CommonConfig, NatsConnection, NatsSettings, Secret};
+use tidings_nats::{ApiError, CHATS, INVALIDATIONS, NatsUser, Topology, inbox_stream};
+use tidings_service::{CommonConfig, NatsConnection, NatsSettings};
 use tokio::time::{Instant, sleep};
 
 use crate::{DataDir, UpFile};
@@ -79,11 +79,10 @@ pub(crate) fn main(args: SetupArgs) -> ExitCode {
         let mut common = args.common.clone();
         if args.dir.given().is_some() {
             let up = UpFile::read(&args.dir.path()?)?;
-            (common.nats_url, common.nats_url_file) = (Some(Secret::new(up.nats)), None);
-            (common.postgres_url, common.postgres_url_file) = (Some(Secret::new(up.postgres)), None);
+            up.connect(&mut common, NatsUser::Setup);
         }
-        let nats = NatsSettings::new(&common)?;
-        let postgres = common.postgres_url()?;
+        let nats = NatsSettings::new(&common.nats, NatsUser::Setup)?;
+        let postgres = common.base.postgres_url()?;
         let tables = apply_tables(postgres.expose(), args.dry_run).await?;
         let mut changes = tables.changes;
         let mut remembered = tables.remembered;
@@ -117,7 +116,7 @@ pub(crate) struct Tables {
 /// Whether the streams that clients know sequences of are there, or not there, as they have to be.
 async fn check_streams(nats: &NatsSettings, restored: Restored, remembered: u64) -> anyhow::Result<()> {
     let connection = NatsConnection::connect(nats, "tidings-setup").await?;
-    let bus = Bus::new(connection.client().clone());
+    let bus = connection.bus();
     let mut last = 0;
     for stream in [CHATS, INVALIDATIONS] {
         let there = patiently(|| stream_config(&bus, stream)).await?.is_some();
@@ -197,7 +196,7 @@ pub(crate) async fn apply_streams(
     dry_run: bool,
 ) -> anyhow::Result<Vec<Change>> {
     let connection = NatsConnection::connect(nats, "tidings-setup").await?;
-    let bus = Bus::new(connection.client().clone());
+    let bus = connection.bus();
     let mut there = patiently(|| stream_config(&bus, CHATS)).await?;
     if there.is_none() {
         // CHATS was lost, or is not in a backup: it gets as many copies as the inboxes have, and those keep theirs.

@@ -7,11 +7,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
+use tidings_nats::NatsUser;
+use tidings_service::{CommonConfig, NatsConfig, NatsSettings, Secret};
+
+use crate::nats_users::seed_file;
 
 /// The file's name in the folder of a system.
 const NAME: &str = "up.json";
 
-/// A running system. The URLs carry the credentials that an operator needs, so the file is for its owner alone.
+/// A running system. Its URLs carry passwords, so the file is for its owner alone.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UpFile {
@@ -19,8 +23,12 @@ pub struct UpFile {
     pub ws: Vec<String>,
     /// Base URL for attachments. `None`: no service for them runs, as in systems of an earlier version.
     pub media: Option<String>,
-    /// NATS URLs, separated by commas.
+    /// NATS URLs, separated by commas, without a login.
     pub nats: String,
+    /// The folder of the seeds by which NATS users log in: `gateway.nk`, `operator.nk` and so on. `None`: whoever wrote
+    /// this does not use NATS.
+    #[serde(default)]
+    pub nats_users: Option<PathBuf>,
     /// NATS URLs for the system account (`nats server report`, `nats events`), separated by commas.
     pub nats_system: String,
     /// Postgres URL.
@@ -66,6 +74,29 @@ impl UpFile {
         };
         serde_json::from_slice(&text)
             .with_context(|| format!("{} is not what `tidings up` writes", path.display()))
+    }
+
+    /// The file of a NATS user's seed.
+    pub fn nats_seed_file(&self, user: NatsUser) -> Option<PathBuf> {
+        self.nats_users.as_deref().map(|folder| seed_file(folder, user))
+    }
+
+    /// How a NATS user logs in.
+    pub fn nats_settings(&self, user: NatsUser) -> anyhow::Result<NatsSettings> {
+        let settings = NatsSettings::parse(&self.nats)?.of_user(user);
+        let file = self.nats_seed_file(user).context("up.json names no seeds")?;
+        settings.with_seed(Secret::read(&file)?)
+    }
+
+    /// Makes settings lead to this system, as a NATS user.
+    pub(crate) fn connect(self, config: &mut CommonConfig, user: NatsUser) {
+        config.nats = NatsConfig {
+            nats_seed_file: self.nats_seed_file(user),
+            nats_url: Some(Secret::new(self.nats)),
+            ..NatsConfig::default()
+        };
+        config.base.postgres_url = Some(Secret::new(self.postgres));
+        config.base.postgres_url_file = None;
     }
 }
 

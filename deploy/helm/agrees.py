@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 GUIDE = (Path(__file__).parents[2] / "docs/OPERATIONS.md").read_text()
 # Settings that the chart makes of its own values, or that have no use in it.
 OURS = set(
-    "nats-url nats-url-file nats-credentials-file postgres-url postgres-url-file admin-listen drain-timeout listen"
+    "nats-url nats-url-file nats-seed nats-seed-file nats-credentials-file nats-ca-file nats-certificate-file nats-certificate-key-file postgres-url postgres-url-file admin-listen drain-timeout listen"
     " jwt-secret jwt-secret-file media-url proxy-protocol blob-store blob-store-endpoint blob-store-region blob-spool-dir".split()
 )
 SERVICES = {"gateway": "gateway", "fanoutWorker": "fan-out worker", "inboxWorker": "inbox worker", "media": "media"}

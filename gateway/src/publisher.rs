@@ -26,7 +26,7 @@ impl Publisher {
     pub(crate) async fn start(context: &Context) -> anyhow::Result<Self> {
         let connection = context.connect_nats("publish").await?;
         let publisher = Self {
-            current: Arc::new(RwLock::new(Bus::new(connection.client().clone()))),
+            current: Arc::new(RwLock::new(connection.bus())),
         };
         let (task, context_of_task) = (publisher.clone(), context.clone());
         // Without it a connection that is given up would never be replaced.
@@ -50,7 +50,7 @@ impl Publisher {
             down_for(&connection, DOWN_MAX).await;
             match context.connect_nats("publish").await {
                 Ok(new) => {
-                    *self.current.write() = Bus::new(new.client().clone());
+                    *self.current.write() = new.bus();
                     connection = new;
                     tracing::warn!("the publishing connection was down for 10 s and is replaced");
                 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidings_blobs::{BlobError, BlobStore};
 use tidings_metadata::{DatabaseError, Metadata};
-use tidings_service::{Condition, Context};
+use tidings_service::{BaseContext, Condition};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -56,7 +56,7 @@ enum Unbound {
 
 impl Binding {
     /// Finds out in a task, and goes on looking.
-    pub(crate) fn start(context: &Context, store: BlobStore) -> Self {
+    pub(crate) fn start(context: &BaseContext, store: BlobStore) -> Self {
         let binding = Self::default();
         let condition = context.require("blob-store");
         let (metadata, stopping, watched) =

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use axum::http::HeaderValue;
 use tidings_blobs::BlobStoreConfig;
-use tidings_service::{AttachmentConfig, CommonConfig, ProxyProtocol, Switch, TokenConfig};
+use tidings_service::{AttachmentConfig, BaseConfig, ProxyProtocol, Switch, TokenConfig};
 use url::Url;
 
 /// Settings of `tidings media`.
@@ -12,7 +12,7 @@ use url::Url;
 pub struct MediaConfig {
     /// Every service's settings.
     #[command(flatten)]
-    pub common: CommonConfig,
+    pub common: BaseConfig,
 
     /// Which tokens are accepted.
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! Attachments over HTTP: uploads, whole or in parts by tus 1.0, and downloads.
 //!
-//! Bytes never pass through the bus. What is there, and who may read it, is in Postgres; the bytes are in a folder or
+//! Bytes never pass through the bus, and neither does anything else of this service: whoever breaks into what faces
+//! everybody's uploads finds no login for it. What is there, and who may read it, is in Postgres; the bytes are in a folder or
 //! bucket ([`tidings_blobs`]); this service holds nothing of its own, so any number of them may run.
 
 mod attachments;
@@ -28,9 +29,8 @@ mod upload_error;
 mod weather;
 
 use anyhow::Context as _;
-use tidings_service::{Context, Registration};
+use tidings_service::BaseContext;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 pub use config::MediaConfig;
 pub use openapi::openapi;
@@ -39,7 +39,7 @@ pub use openapi::openapi;
 const DRAIN_SHARE: f64 = 0.8;
 
 /// Serves until the service is asked to stop.
-pub async fn run(config: MediaConfig, context: Context) -> anyhow::Result<()> {
+pub async fn run(config: MediaConfig, context: BaseContext) -> anyhow::Result<()> {
     let accepting = context.require("listening");
     metrics::describe();
     let media = media::Media::start(&config, &context).await?;
@@ -47,8 +47,6 @@ pub async fn run(config: MediaConfig, context: Context) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", config.listen))?;
     let address = listener.local_addr()?;
-    let registered = CancellationToken::new();
-    Registration::start(&context, Some(address.to_string()), registered.clone()).await?;
     accepting.holds();
     tracing::info!(%address, "attachments can be uploaded and downloaded");
 
@@ -65,6 +63,5 @@ pub async fn run(config: MediaConfig, context: Context) -> anyhow::Result<()> {
         () = served => {}
         () = give_up => {}
     }
-    registered.cancel();
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tidings_blobs::BlobStore;
 use tidings_metadata::{AttachmentLimits, CreateAttachmentError, CreatedAttachment, Metadata, NewAttachment};
 use tidings_protocol::check_name;
-use tidings_service::{Context, Switch, TokenVerifier};
+use tidings_service::{BaseContext, Switch, TokenVerifier};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -23,7 +23,7 @@ pub(crate) type SharedMedia = Arc<Media>;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Media {
-    pub(crate) context: Context,
+    pub(crate) context: BaseContext,
     pub(crate) metadata: Metadata,
     pub(crate) tokens: TokenVerifier,
     pub(crate) store: BlobStore,
@@ -45,7 +45,7 @@ pub(crate) struct Media {
 
 impl Media {
     /// Starts everything that runs beside the requests.
-    pub(crate) async fn start(config: &MediaConfig, context: &Context) -> anyhow::Result<SharedMedia> {
+    pub(crate) async fn start(config: &MediaConfig, context: &BaseContext) -> anyhow::Result<SharedMedia> {
         let store = BlobStore::open(&config.store)?;
         let on = config.rate_limits == Switch::On;
         Ok(Arc::new(Self {

@@ -12,7 +12,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use parking_lot::Mutex;
-use tidings_service::{Context, ProxyProtocol, Switch};
+use tidings_service::{BaseContext, ProxyProtocol, Switch};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
@@ -74,7 +74,7 @@ impl Server {
     }
 
     /// Serves until the service is asked to stop; requests that are under way are answered.
-    pub(crate) async fn serve(self, context: Context, listener: TcpListener) {
+    pub(crate) async fn serve(self, context: BaseContext, listener: TcpListener) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let graceful = GracefulShutdown::new();
         let accept = async {

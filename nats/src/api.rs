@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tidings_protocol::Timestamp;
 
 use crate::as_of_now::Leaderships;
+use crate::denials::Denials;
 
 /// Error code of a consumer that does not exist.
 pub(crate) const CONSUMER_NOT_FOUND: u16 = 10014;
@@ -47,6 +48,9 @@ pub enum ApiError {
     /// Nobody listens: no such stream, or no leader.
     #[error("nobody listens on {0}")]
     NoResponders(String),
+    /// This process's user may not ask that. Nothing was done.
+    #[error("this NATS user has no permission for {0}")]
+    Forbidden(String),
     /// No connection; nothing was sent.
     #[error("not connected")]
     Disconnected,
@@ -107,16 +111,23 @@ pub struct Bus {
     client: Client,
     jetstream: async_nats::jetstream::Context,
     leaderships: Arc<Leaderships>,
+    denials: Arc<Denials>,
 }
 
 impl Bus {
-    /// Around a connection.
+    /// Around a connection, of which nobody says what it was forbidden.
     pub fn new(client: Client) -> Self {
+        Self::with_denials(client, Arc::default())
+    }
+
+    /// Around a connection, and what is known to have been forbidden on it.
+    pub fn with_denials(client: Client, denials: Arc<Denials>) -> Self {
         let jetstream = async_nats::jetstream::new(client.clone());
         Self {
             client,
             jetstream,
             leaderships: Arc::default(),
+            denials,
         }
     }
 
@@ -288,19 +299,28 @@ impl Bus {
         let request = Request::new().payload(payload).timeout(Some(timeout));
         match self.client.send_request(subject.clone(), request).await {
             Ok(message) => Ok(message.payload),
-            Err(error) => Err(request_error(error.kind(), subject)),
+            Err(error) => Err(self.request_error(error.kind(), subject)),
         }
     }
-}
 
-/// What a failed request means here.
-pub(crate) fn request_error(kind: RequestErrorKind, subject: String) -> ApiError {
-    match kind {
-        RequestErrorKind::NoResponders => ApiError::NoResponders(subject),
-        RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
-            ApiError::Malformed(format!("{kind}: {subject}"))
+    /// What a failed request means here.
+    pub(crate) fn request_error(&self, kind: RequestErrorKind, subject: String) -> ApiError {
+        match kind {
+            RequestErrorKind::NoResponders => ApiError::NoResponders(subject),
+            RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
+                ApiError::Malformed(format!("{kind}: {subject}"))
+            }
+            RequestErrorKind::TimedOut | RequestErrorKind::Other => self.no_answer(subject),
         }
-        RequestErrorKind::TimedOut | RequestErrorKind::Other => ApiError::Timeout,
+    }
+
+    /// Why there is no answer.
+    pub(crate) fn no_answer(&self, subject: String) -> ApiError {
+        if self.denials.has(&subject) {
+            ApiError::Forbidden(subject)
+        } else {
+            ApiError::Timeout
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use tidings_protocol::Timestamp;
 
-use crate::api::{ApiError, Bus, request_error};
+use crate::api::{ApiError, Bus};
 use crate::headers::TRACE;
 
 /// The most subjects that one `multi_last` may name; the server's bound.
@@ -176,7 +176,7 @@ impl Bus {
             .client()
             .send_request(api.clone(), request)
             .await
-            .map_err(|error| request_error(error.kind(), api))?;
+            .map_err(|error| self.request_error(error.kind(), api))?;
         match message.status.map(|status| status.as_u16()) {
             Some(404) => Ok(None),
             Some(code) => Err(ApiError::Refused {
@@ -292,7 +292,7 @@ impl Bus {
             let message = match tokio::time::timeout_at(deadline, replies.next()).await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Err(ApiError::Disconnected),
-                Err(_) => return Err(ApiError::Timeout),
+                Err(_) => return Err(self.no_answer(api)),
             };
             match message.status.map(|status| status.as_u16()) {
                 None => messages.push(stored(message)?),

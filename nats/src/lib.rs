@@ -8,6 +8,7 @@ mod api;
 mod as_of_now;
 mod close_request;
 mod delivery;
+mod denials;
 mod direct_get;
 mod durable;
 mod event;
@@ -28,11 +29,13 @@ mod shard;
 mod subject;
 mod summary;
 mod trials;
+mod users;
 mod wire;
 
 pub use api::{ApiError, Bus, StreamBounds};
 pub use close_request::{CloseReason, CloseRequest};
 pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
+pub use denials::Denials;
 pub use direct_get::{DirectGetError, StoredMessage};
 pub use durable::{DurableInfo, StartedDurable, durable_config, inbox_subjects};
 pub use event::{ChatUpdate, Entry, Event, Message};
@@ -56,6 +59,7 @@ pub use subject::{
 };
 pub use summary::{ConsumerSummary, StreamSummary};
 pub use trials::PartitionTrials;
+pub use users::{NatsUser, Permissions, users_conf};
 pub use wire::{FORMAT, WireError};
 
 /// Stream of accepted events.

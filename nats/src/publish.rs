@@ -7,7 +7,7 @@ use async_nats::{HeaderMap, Request};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use crate::api::{ApiError, Bus, answer, request_error};
+use crate::api::{ApiError, Bus, answer};
 
 /// JetStream's error code when a stream's or a subject's bound refuses a message.
 const STORE_FAILED: u16 = 10077;
@@ -66,7 +66,7 @@ impl Bus {
             .map_err(|error| match error.kind() {
                 // The client library counts headers and payload against what the server takes.
                 RequestErrorKind::MaxPayloadExceeded => PublishError::TooLarge,
-                kind => PublishError::Unknown(request_error(kind, subject)),
+                kind => PublishError::Unknown(self.request_error(kind, subject)),
             })?;
         answer::<Accepted>(&message.payload).map_err(publish_error)
     }

@@ -12,16 +12,29 @@ const NATS_URL_DEFAULT: &str = "nats://127.0.0.1:4222";
 /// Where Postgres listens when nobody says otherwise.
 const POSTGRES_URL_DEFAULT: &str = "postgres://tidings@127.0.0.1:5432/tidings";
 
-/// Settings of every service, for `#[command(flatten)]`. Each flag is also an environment variable:
+/// Settings of every service that uses the bus, for `#[command(flatten)]`. Each flag is also an environment variable:
 /// `--nats-url` is `TIDINGS_NATS_URL`; the flag wins.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Settings of every service")]
 pub struct CommonConfig {
-    /// The NATS servers, separated by commas: `nats://user:password@host:port`, or `tls://…` for TLS. By default
+    /// Where NATS is.
+    #[command(flatten)]
+    pub nats: NatsConfig,
+
+    /// Everything else.
+    #[command(flatten)]
+    pub base: BaseConfig,
+}
+
+/// Where NATS is, and who this process is there.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Settings of every service")]
+pub struct NatsConfig {
+    /// The NATS servers, separated by commas: `nats://host:port`, or `tls://…` for TLS. By default
     /// `nats://127.0.0.1:4222`.
     ///
-    /// Give all servers of a cluster, so that the service starts while one of them is down. The credentials of
-    /// the first URL that has any are used for all; a user without a password is a token.
+    /// Give all servers of a cluster, so that the service starts while one of them is down. Where servers know a
+    /// password instead of keys: `nats://user:password@host:port`. That of the first URL that has any is used for all; a
+    /// user without a password is a token.
     #[arg(long, env = "TIDINGS_NATS_URL", hide_env_values = true, value_name = "URLS")]
     pub nats_url: Option<Secret>,
 
@@ -29,10 +42,38 @@ pub struct CommonConfig {
     #[arg(long, env = "TIDINGS_NATS_URL_FILE", value_name = "FILE")]
     pub nats_url_file: Option<PathBuf>,
 
-    /// A NATS credentials file (JWT and NKey seed), where the servers ask for one instead of a password.
+    /// The NKey seed of this service's own NATS user: `SU…`, as `tidings nats-users` makes it.
+    ///
+    /// The servers know its public key only, and what that user may do.
+    #[arg(long, env = "TIDINGS_NATS_SEED", hide_env_values = true, value_name = "SEED")]
+    pub nats_seed: Option<Secret>,
+
+    /// A file that holds what --nats-seed would, so that the seed stays out of the list of processes.
+    #[arg(long, env = "TIDINGS_NATS_SEED_FILE", value_name = "FILE")]
+    pub nats_seed_file: Option<PathBuf>,
+
+    /// A NATS credentials file (JWT and NKey seed), where users come from a NATS operator's accounts.
     #[arg(long, env = "TIDINGS_NATS_CREDENTIALS_FILE", value_name = "FILE")]
     pub nats_credentials_file: Option<PathBuf>,
 
+    /// Certificates (PEM) of who signs those of the NATS servers; by default whom the system trusts. With it, TLS is
+    /// required, whatever the URLs begin with.
+    #[arg(long, env = "TIDINGS_NATS_CA_FILE", value_name = "FILE")]
+    pub nats_ca_file: Option<PathBuf>,
+
+    /// The certificate (PEM) of this service, where the NATS servers ask for one. TLS is required then.
+    #[arg(long, env = "TIDINGS_NATS_CERTIFICATE_FILE", value_name = "FILE")]
+    pub nats_certificate_file: Option<PathBuf>,
+
+    /// The private key (PEM) of --nats-certificate-file.
+    #[arg(long, env = "TIDINGS_NATS_CERTIFICATE_KEY_FILE", value_name = "FILE")]
+    pub nats_certificate_key_file: Option<PathBuf>,
+}
+
+/// Settings of every service, whether it uses the bus or not, for `#[command(flatten)]`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Settings of every service")]
+pub struct BaseConfig {
     /// The Postgres database: `postgres://user:password@host:port/database?sslmode=…`. By default
     /// `postgres://tidings@127.0.0.1:5432/tidings`.
     #[arg(
@@ -98,13 +139,24 @@ pub struct CommonConfig {
     pub drain_timeout: Duration,
 }
 
-impl CommonConfig {
+impl NatsConfig {
     /// The NATS URLs, wherever they were given.
-    pub fn nats_url(&self) -> anyhow::Result<Secret> {
+    pub fn url(&self) -> anyhow::Result<Secret> {
         let given = Secret::given("nats-url", self.nats_url.as_ref(), self.nats_url_file.as_deref())?;
         Ok(given.unwrap_or_else(|| Secret::new(NATS_URL_DEFAULT)))
     }
 
+    /// The seed, wherever it was given, if it was.
+    pub fn seed(&self) -> anyhow::Result<Option<Secret>> {
+        Secret::given(
+            "nats-seed",
+            self.nats_seed.as_ref(),
+            self.nats_seed_file.as_deref(),
+        )
+    }
+}
+
+impl BaseConfig {
     /// The Postgres URL, wherever it was given.
     pub fn postgres_url(&self) -> anyhow::Result<Secret> {
         let given = Secret::given(
@@ -149,15 +201,15 @@ pub(crate) mod tests {
     fn defaults_fit_one_machine() {
         let config = Command::parse_from(["service"]).common;
         assert_eq!(
-            config.nats_url().expect("the default is valid").expose(),
+            config.nats.url().expect("the default is valid").expose(),
             NATS_URL_DEFAULT
         );
         assert_eq!(
-            config.postgres_url().expect("the default is valid").expose(),
+            config.base.postgres_url().expect("the default is valid").expose(),
             POSTGRES_URL_DEFAULT
         );
-        assert!(config.admin_listen.ip().is_loopback());
-        assert_eq!(config.drain_timeout, Duration::from_secs(20));
+        assert!(config.base.admin_listen.ip().is_loopback());
+        assert_eq!(config.base.drain_timeout, Duration::from_secs(20));
     }
 
     /// That every flag is `TIDINGS_` and its name, and says more than its name.
@@ -191,10 +243,11 @@ pub(crate) mod tests {
         let config = Command::parse_from([
             "service",
             "--nats-url=nats://gateway:hunter2@nats:4222",
+            "--nats-seed=hunter2",
             "--postgres-url=postgres://tidings:hunter2@db/tidings",
         ]);
         assert!(!format!("{config:?}").contains("hunter2"));
-        for secret in ["nats_url", "postgres_url"] {
+        for secret in ["nats_url", "nats_seed", "postgres_url"] {
             let command = Command::command();
             let argument = command
                 .get_arguments()

@@ -1,5 +1,6 @@
 //! What a running service has at hand.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use tidings_metadata::Metadata;
@@ -20,10 +21,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Handed to a service by [`start::run`](crate::start::run). Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Context {
-    /// The kind of service, such as `gateway`.
-    pub service: &'static str,
-    /// This run of this process.
-    pub boot_id: BootId,
+    /// What it has beside the bus.
+    pub base: BaseContext,
     /// The connection that everything may use. It stays connected while the service drains.
     pub nats: NatsConnection,
     /// For further connections of one's own, by [`Context::connect_nats`].
@@ -32,6 +31,16 @@ pub struct Context {
     pub bus: Bus,
     /// Into how many parts chats and inboxes are cut, as `tidings setup` made it.
     pub topology: Topology,
+}
+
+/// Handed to a service that does not use the bus by [`start::run_without_bus`](crate::start::run_without_bus). Cheap to
+/// clone.
+#[derive(Clone, Debug)]
+pub struct BaseContext {
+    /// The kind of service, such as `gateway`.
+    pub service: &'static str,
+    /// This run of this process.
+    pub boot_id: BootId,
     /// Postgres. It may be away at times.
     pub metadata: Metadata,
     /// Cancelled at the first request to stop. From then on the service is not ready; it finishes what it has in
@@ -48,7 +57,7 @@ pub struct Context {
     pub tasks: Tasks,
 }
 
-impl Context {
+impl BaseContext {
     /// Adds a condition for being ready; it does not hold until it is set.
     pub fn require(&self, name: &'static str) -> Condition {
         self.conditions.require(name)
@@ -59,32 +68,49 @@ impl Context {
         !self.stopping.is_cancelled() && self.conditions.hold()
     }
 
-    /// A context without a service around it, for commands and tests: connects at once, and fails where
-    /// [`start::run`](crate::start::run) would wait. Nothing listens, nothing obeys signals; whoever wants its tasks
-    /// to end cancels `stopping`.
-    pub async fn attach(service: &'static str, nats_url: &str, postgres_url: &str) -> anyhow::Result<Self> {
+    /// A context without a service around it, for tests: see [`Context::attach`].
+    pub async fn attach(service: &'static str, postgres_url: &str) -> anyhow::Result<Self> {
         install_crypto_provider();
-        let nats_settings = NatsSettings::parse(nats_url)?;
-        let boot_id = BootId::random();
-        let nats = NatsConnection::connect(&nats_settings, &format!("{service}-{boot_id}")).await?;
-        let bus = Bus::new(nats.client().clone());
-        let topology = setup::check(&bus).await?;
         let metadata = Metadata::connect(postgres_url, POSTGRES_CONNECTIONS_MAX)?;
         metadata.check_schema().await?;
         let stopping = CancellationToken::new();
         Ok(Self {
             service,
-            boot_id,
-            nats,
-            nats_settings,
-            bus,
-            topology,
+            boot_id: BootId::random(),
             metadata,
             drain_timeout: DRAIN_TIMEOUT,
             conditions: Conditions::default(),
             tasks: Tasks::new(stopping.clone()),
             ended: stopping.clone(),
             stopping,
+        })
+    }
+}
+
+impl Deref for Context {
+    type Target = BaseContext;
+
+    fn deref(&self) -> &BaseContext {
+        &self.base
+    }
+}
+
+impl Context {
+    /// A context without a service around it, for commands and tests: connects at once, and fails where
+    /// [`start::run`](crate::start::run) would wait. Nothing listens, nothing obeys signals; whoever wants its tasks
+    /// to end cancels `stopping`.
+    pub async fn attach(service: &'static str, nats_url: &str, postgres_url: &str) -> anyhow::Result<Self> {
+        let base = BaseContext::attach(service, postgres_url).await?;
+        let nats_settings = NatsSettings::parse(nats_url)?;
+        let nats = NatsConnection::connect(&nats_settings, &format!("{service}-{}", base.boot_id)).await?;
+        let bus = nats.bus();
+        let topology = setup::check(&bus).await?;
+        Ok(Self {
+            base,
+            nats,
+            nats_settings,
+            bus,
+            topology,
         })
     }
 

@@ -1,6 +1,7 @@
 //! What every service of Tidings does alike: settings, log, metrics, health, start and graceful stop.
 //!
-//! A service is a function from a [`Context`] to its end, run by [`start::run`]; what it serves is its own.
+//! A service is a function from a [`Context`] to its end, run by [`start::run`]; what it serves is its own. One that does
+//! not use the bus has a [`BaseContext`].
 
 mod admin;
 mod attachment_config;
@@ -34,8 +35,8 @@ mod trace;
 pub use attachment_config::AttachmentConfig;
 pub use boot_id::BootId;
 pub use conditions::{Condition, ConditionState, Conditions};
-pub use config::{CommonConfig, seconds};
-pub use context::Context;
+pub use config::{BaseConfig, CommonConfig, NatsConfig, seconds};
+pub use context::{BaseContext, Context};
 pub use instances::{INSTANCE_AGE_MAX, Registration, instance_key};
 pub use invalidations::{Applied, Forget, Invalidations};
 pub use living::{Living, LivingWatch};

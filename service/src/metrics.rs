@@ -20,6 +20,10 @@ const METRICS: &[Metric] = &[
         "1 if Postgres has answered the last time it was asked",
     ),
     Metric::counter(
+        "tidings_nats_forbidden_total",
+        "Things that the NATS servers forbade this process",
+    ),
+    Metric::counter(
         "tidings_nats_connects_total",
         "Connections to NATS that were made, the first ones included",
     ),

@@ -1,16 +1,18 @@
 //! A connection to NATS that says how it is: connected since when, how often, and whether messages were lost.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use async_nats::{ConnectOptions, Event, ServerAddr};
+use tidings_nats::{Bus, Denials, NatsUser};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::config::CommonConfig;
+use crate::config::NatsConfig;
 use crate::secret::Secret;
 
 /// A server that does not answer is given up after this; another of the cluster is tried.
@@ -29,7 +31,11 @@ const COUNTERS_INTERVAL: Duration = Duration::from_millis(500);
 pub struct NatsSettings {
     servers: Vec<Server>,
     login: Option<Login>,
-    credentials_file: Option<PathBuf>,
+    /// Where answers to requests come.
+    inbox_prefix: &'static str,
+    ca_file: Option<PathBuf>,
+    /// A certificate and its key.
+    certificate_files: Option<(PathBuf, PathBuf)>,
 }
 
 /// One server, without credentials, so that it may be printed.
@@ -40,6 +46,8 @@ struct Server(ServerAddr);
 enum Login {
     Password { user: String, password: Secret },
     Token(Secret),
+    Seed(Secret),
+    Credentials(PathBuf),
 }
 
 /// How a connection is. A reader that must not miss anything compares `connects` and `slow_consumers` with what
@@ -62,18 +70,61 @@ pub struct NatsState {
 pub struct NatsConnection {
     client: async_nats::Client,
     state: watch::Receiver<NatsState>,
+    denials: Arc<Denials>,
 }
 
 impl NatsSettings {
-    /// Reads the URLs and looks whether the credentials file is there. Errors never contain a password.
-    pub fn new(config: &CommonConfig) -> anyhow::Result<Self> {
-        let mut settings = Self::parse(config.nats_url()?.expose())?;
-        if let Some(path) = &config.nats_credentials_file {
-            std::fs::metadata(path)
-                .with_context(|| format!("--nats-credentials-file: cannot read {}", path.display()))?;
-            settings.credentials_file = Some(path.clone());
+    /// Reads the settings of a process that is this user, and looks whether the files are there. Errors never contain a
+    /// password or seed.
+    pub fn new(config: &NatsConfig, user: NatsUser) -> anyhow::Result<Self> {
+        let mut settings = Self::parse(config.url()?.expose())?.of_user(user);
+        if let Some(seed) = config.seed()? {
+            settings = settings.with_seed(seed)?;
         }
+        if let Some(path) = &config.nats_credentials_file {
+            check_file("nats-credentials-file", path)?;
+            settings = settings.with_login("--nats-credentials-file", Login::Credentials(path.clone()))?;
+        }
+        if let Some(path) = &config.nats_ca_file {
+            check_file("nats-ca-file", path)?;
+            settings.ca_file = Some(path.clone());
+        }
+        let files = (&config.nats_certificate_file, &config.nats_certificate_key_file);
+        settings.certificate_files = match files {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => {
+                check_file("nats-certificate-file", certificate)?;
+                check_file("nats-certificate-key-file", key)?;
+                Some((certificate.clone(), key.clone()))
+            }
+            _ => bail!("--nats-certificate-file and --nats-certificate-key-file belong together: give both"),
+        };
         Ok(settings)
+    }
+
+    /// With answers where this user may hear them.
+    #[must_use]
+    pub fn of_user(mut self, user: NatsUser) -> Self {
+        self.inbox_prefix = user.inbox_prefix();
+        self
+    }
+
+    /// With an NKey seed to log in by.
+    pub fn with_seed(self, seed: Secret) -> anyhow::Result<Self> {
+        let kind = nkeys::KeyPair::from_seed(seed.expose()).map(|key| key.key_pair_type());
+        if !matches!(kind, Ok(nkeys::KeyPairType::User)) {
+            bail!("--nats-seed: it is not the seed of a user's NKey, which begins with SU");
+        }
+        self.with_login("--nats-seed", Login::Seed(seed))
+    }
+
+    fn with_login(mut self, flag: &str, login: Login) -> anyhow::Result<Self> {
+        match self.login {
+            None => self.login = Some(login),
+            Some(Login::Seed(_)) => bail!("--nats-seed and {flag} are both set: give one of them"),
+            Some(_) => bail!("--nats-url has a user, and {flag} is set: give one of them"),
+        }
+        Ok(self)
     }
 
     /// Settings from URLs separated by commas.
@@ -99,7 +150,9 @@ impl NatsSettings {
         Ok(Self {
             servers,
             login,
-            credentials_file: None,
+            inbox_prefix: NatsUser::Operator.inbox_prefix(),
+            ca_file: None,
+            certificate_files: None,
         })
     }
 
@@ -109,16 +162,24 @@ impl NatsSettings {
                 ConnectOptions::with_user_and_password(user.clone(), password.expose().to_owned())
             }
             Some(Login::Token(token)) => ConnectOptions::with_token(token.expose().to_owned()),
-            None => ConnectOptions::new(),
-        };
-        let options = match &self.credentials_file {
-            Some(path) => options
-                .credentials_file(path)
+            Some(Login::Seed(seed)) => ConnectOptions::with_nkey(seed.expose().to_owned()),
+            Some(Login::Credentials(path)) => ConnectOptions::with_credentials_file(path)
                 .await
                 .with_context(|| format!("--nats-credentials-file: cannot read {}", path.display()))?,
+            None => ConnectOptions::new(),
+        };
+        let options = match &self.ca_file {
+            Some(path) => options.add_root_certificates(path.clone()),
+            None => options,
+        };
+        let options = match self.certificate_files.clone() {
+            Some((certificate, key)) => options.add_client_certificate(certificate, key),
             None => options,
         };
         Ok(options
+            // Else a server that lost its TLS, or somebody in between, would be told everything all the same.
+            .require_tls(self.ca_file.is_some() || self.certificate_files.is_some())
+            .custom_inbox_prefix(self.inbox_prefix)
             .name(name)
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
@@ -156,19 +217,25 @@ impl NatsConnection {
             slow_consumers: 0,
         });
         let events = sender.clone();
+        let denials = Arc::new(Denials::default());
+        let forbidden = denials.clone();
         let addresses: Vec<ServerAddr> = settings.servers.iter().map(|server| server.0.clone()).collect();
         let client = settings
             .options(name)
             .await?
             .event_callback(move |event| {
-                apply(&events, &event);
+                apply(&events, &forbidden, &event);
                 std::future::ready(())
             })
             .connect(addresses)
             .await
             .with_context(|| format!("cannot connect to NATS at {}", settings.describe()))?;
         tokio::spawn(watch_counters(client.clone(), sender));
-        let mut connection = Self { client, state };
+        let mut connection = Self {
+            client,
+            state,
+            denials,
+        };
         connection
             .state
             .wait_for(|state| state.connected)
@@ -205,6 +272,11 @@ impl NatsConnection {
         &self.client
     }
 
+    /// The bus on this connection.
+    pub fn bus(&self) -> Bus {
+        Bus::with_denials(self.client.clone(), self.denials.clone())
+    }
+
     /// How the connection is, now and at each change.
     pub fn state(&self) -> watch::Receiver<NatsState> {
         self.state.clone()
@@ -228,6 +300,11 @@ impl NatsSettings {
     }
 }
 
+fn check_file(flag: &str, path: &Path) -> anyhow::Result<()> {
+    std::fs::File::open(path).with_context(|| format!("--{flag}: cannot read {}", path.display()))?;
+    Ok(())
+}
+
 /// Full jitter below a bound that doubles from 100 ms.
 fn reconnect_delay(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts.saturating_sub(1))
@@ -237,7 +314,7 @@ fn reconnect_delay(attempts: usize) -> Duration {
     bound.mul_f64(rand::random())
 }
 
-fn apply(state: &watch::Sender<NatsState>, event: &Event) {
+fn apply(state: &watch::Sender<NatsState>, denials: &Denials, event: &Event) {
     match event {
         Event::Connected => connected(state, None),
         Event::Disconnected | Event::Closed => disconnected(state),
@@ -248,8 +325,25 @@ fn apply(state: &watch::Sender<NatsState>, event: &Event) {
         }
         Event::LameDuckMode => tracing::info!("the NATS server is about to stop; another one is looked for"),
         Event::Draining => tracing::debug!("the NATS connection is draining"),
-        Event::ServerError(error) => tracing::warn!(%error, "the NATS server reported an error"),
+        Event::ServerError(error) => server_error(denials, &error.to_string()),
         Event::ClientError(error) => tracing::warn!(%error, "the NATS client reported an error"),
+    }
+}
+
+/// What is forbidden is a mistake of whoever set the servers up, and stays one until they put it right. It is said once of
+/// a subject, and counted.
+fn server_error(denials: &Denials, error: &str) {
+    match denials.note(error) {
+        None => tracing::warn!(error, "the NATS server reported an error"),
+        Some((subject, is_new)) => {
+            metrics::counter!("tidings_nats_forbidden_total").increment(1);
+            if is_new {
+                tracing::error!(
+                    subject,
+                    "NATS forbids this process what it needs: has its user the permissions of this version (tidings nats-users)?"
+                );
+            }
+        }
     }
 }
 
@@ -358,6 +452,54 @@ mod tests {
     }
 
     #[test]
+    fn one_way_to_log_in_is_enough() {
+        let seed = || Secret::new(nkeys::KeyPair::new_user().seed().expect("a new key has a seed"));
+        let parse = |url: &str| NatsSettings::parse(url).expect("the URL is valid");
+        assert!(matches!(
+            parse("nats://a").with_seed(seed()).expect("a seed").login,
+            Some(Login::Seed(_))
+        ));
+        let both = parse("nats://u:hunter2@a").with_seed(seed());
+        assert_eq!(
+            both.expect_err("two logins").to_string(),
+            "--nats-url has a user, and --nats-seed is set: give one of them"
+        );
+        let account = nkeys::KeyPair::new_account()
+            .seed()
+            .expect("a new key has a seed");
+        for wrong in ["hunter2", &account] {
+            let error = parse("nats://a").with_seed(Secret::new(wrong));
+            let error = format!("{:#}", error.expect_err("no user's seed"));
+            assert!(
+                error.contains("begins with SU") && !error.contains(wrong),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn files_are_looked_for_and_a_certificate_has_a_key() {
+        let new = |config: NatsConfig| {
+            let error = NatsSettings::new(&config, NatsUser::Gateway).expect_err("it is wrong");
+            format!("{error:#}")
+        };
+        let nowhere = Some(PathBuf::from("/nowhere"));
+        let error = new(NatsConfig {
+            nats_ca_file: nowhere.clone(),
+            ..NatsConfig::default()
+        });
+        assert!(
+            error.starts_with("--nats-ca-file: cannot read /nowhere"),
+            "{error}"
+        );
+        let error = new(NatsConfig {
+            nats_certificate_file: nowhere,
+            ..NatsConfig::default()
+        });
+        assert!(error.ends_with("belong together: give both"), "{error}");
+    }
+
+    #[test]
     fn delays_are_jittered_and_bounded() {
         let delays: Vec<Duration> = (0..1000).map(|_| reconnect_delay(50)).collect();
         assert!(delays.iter().all(|delay| *delay <= RECONNECT_DELAY_MAX));
@@ -373,6 +515,9 @@ mod tests {
             connects: 0,
             slow_consumers: 0,
         });
+        let apply = |sender: &watch::Sender<NatsState>, event: &Event| {
+            apply(sender, &Denials::default(), event);
+        };
         apply(&sender, &Event::Connected);
         connected(&sender, Some(1));
         assert_eq!((state.borrow().connected, state.borrow().connects), (true, 1));

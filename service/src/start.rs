@@ -1,7 +1,7 @@
 //! The way every service starts and stops.
 //!
-//! Start: log, crypto provider, metrics, admin port, NATS (however long it takes), then the service. Stop: not
-//! ready, the service drains, its tasks end, the connection is flushed; all within the drain timeout.
+//! Start: log, crypto provider, metrics, admin port, NATS and Postgres (however long it takes), then the service. Stop:
+//! not ready, the service drains, its tasks end, the connection is flushed; all within the drain timeout.
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -11,15 +11,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tidings_metadata::Metadata;
 use tidings_nats::setup::{self, SetupError};
-use tidings_nats::{Bus, Topology};
+use tidings_nats::{Bus, NatsUser, Topology};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::Admin;
 use crate::boot_id::BootId;
 use crate::conditions::{Condition, Conditions};
-use crate::config::CommonConfig;
-use crate::context::Context;
+use crate::config::{BaseConfig, CommonConfig};
+use crate::context::{BaseContext, Context};
 use crate::logging;
 use crate::metrics::Metrics;
 use crate::nats_connection::{NatsConnection, NatsSettings};
@@ -37,16 +37,33 @@ const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The last flush to NATS, where the drain left time for it or not.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Runs a service to its end. The future that `service` returns runs until `context.stopping` and drains then; an
-/// error of it stops the process with a failure.
+/// Runs a service to its end. On the bus it is this user. The future that `service` returns runs until
+/// `context.stopping` and drains then; an error of it stops the process with a failure.
 ///
 /// The exit code is 0 after a stop that was asked for and done in time, 1 after a failure or a drain that took too
 /// long; a second request to stop ends the process at once with [`EXIT_CODE_AT_ONCE`].
-pub fn run<F, Fut>(name: &'static str, config: &CommonConfig, service: F) -> ExitCode
+pub fn run<F, Fut>(name: &'static str, user: NatsUser, config: &CommonConfig, service: F) -> ExitCode
 where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
+    block_on(name, &config.base, Box::pin(start(name, user, config, service)))
+}
+
+/// Runs a service that does not use the bus to its end; see [`run`].
+pub fn run_without_bus<F, Fut>(name: &'static str, config: &BaseConfig, service: F) -> ExitCode
+where
+    F: FnOnce(BaseContext) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    block_on(name, config, Box::pin(start_without_bus(name, config, service)))
+}
+
+fn block_on(
+    name: &'static str,
+    config: &BaseConfig,
+    service: impl Future<Output = anyhow::Result<()>>,
+) -> ExitCode {
     if let Err(error) = logging::install(config.log_format, &config.log) {
         // There is no log to say it in.
         eprintln!("tidings {name}: {error:#}");
@@ -60,7 +77,7 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let result = runtime.block_on(start(name, config, service));
+    let result = runtime.block_on(service);
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
     match result {
         Ok(()) => {
@@ -81,100 +98,174 @@ pub fn install_crypto_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-async fn start<F, Fut>(name: &'static str, config: &CommonConfig, service: F) -> anyhow::Result<()>
+async fn start<F, Fut>(
+    name: &'static str,
+    user: NatsUser,
+    config: &CommonConfig,
+    service: F,
+) -> anyhow::Result<()>
 where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let boot_id = BootId::random();
-    let stopping = CancellationToken::new();
-    let conditions = Conditions::default();
-    let nats_condition = conditions.require("nats");
-    let postgres_condition = conditions.require("postgres");
-    let service_condition = conditions.require("service");
-    let stop_requests = StopRequests::new().context("cannot listen for signals")?;
-    tokio::spawn(obey(stop_requests, stopping.clone(), config.drain_timeout));
-
-    let nats_settings = NatsSettings::new(config)?;
-    let metadata = Metadata::connect(config.postgres_url()?.expose(), config.postgres_connections_max)
-        .context("--postgres-url")?;
-    let metrics = Metrics::install(name)?;
-    tokio::spawn(upkeep(metrics.clone()));
-    let traces = config
-        .otlp_endpoint
-        .as_ref()
-        .map(|endpoint| Traces::start(endpoint, name, boot_id));
-    let traces = traces.transpose()?;
-    let admin = Admin {
-        service: name,
-        boot_id,
-        conditions: conditions.clone(),
-        stopping: stopping.clone(),
-        metrics,
-    };
-    let admin_address = admin.serve(config.admin_listen).await?;
-    let version = env!("CARGO_PKG_VERSION");
-    tracing::info!(service = name, boot.id = %boot_id, version, admin.address = %admin_address, "starting");
-
-    let nats_name = format!("{name}-{boot_id}");
-    let asked_to_stop = stopping.clone().cancelled_owned();
+    let nats_settings = NatsSettings::new(&config.nats, user)?;
+    let process = Process::start(name, &config.base).await?;
+    let base = process.context.clone();
+    let nats_condition = base.require("nats");
+    let nats_name = format!("{name}-{}", base.boot_id);
+    let asked_to_stop = base.stopping.clone().cancelled_owned();
     let Some(nats) = NatsConnection::connect_with_retries(&nats_settings, &nats_name, asked_to_stop).await
     else {
         return Ok(());
     };
     tokio::spawn(watch_connection(nats.clone(), nats_condition));
-
-    let bus = Bus::new(nats.client().clone());
-    let prepared = prepare(&bus, &metadata, &postgres_condition);
-    let Some(topology) = stopping.run_until_cancelled(prepared).await.transpose()? else {
+    let bus = nats.bus();
+    let Some(topology) = base
+        .stopping
+        .run_until_cancelled(topology(&bus))
+        .await
+        .transpose()?
+    else {
         return Ok(());
     };
-    tokio::spawn(postgres::watch(metadata.clone(), postgres_condition));
-
-    let tasks = Tasks::new(stopping.clone());
-    let ended = CancellationToken::new();
+    if !process.wait_for_schema().await? {
+        return Ok(());
+    }
     let context = Context {
-        service: name,
-        boot_id,
+        base,
         bus,
         topology,
-        metadata: metadata.clone(),
         nats: nats.clone(),
         nats_settings,
-        stopping: stopping.clone(),
-        ended: ended.clone(),
-        drain_timeout: config.drain_timeout,
-        conditions,
-        tasks: tasks.clone(),
     };
-    let service = begun(service(context), service_condition);
-    let service = ending(service, &stopping, &ended);
-    let result = drain(service, &tasks, &stopping, config.drain_timeout).await;
     // What the tasks published last is on its way before the process ends.
-    let flushed = tokio::time::timeout(FLUSH_TIMEOUT, nats.client().flush()).await;
-    if !matches!(flushed, Ok(Ok(()))) {
-        tracing::warn!("the last messages to NATS were not flushed");
-    }
-    let _ = tokio::time::timeout(FLUSH_TIMEOUT, metadata.close()).await;
-    if let Some(traces) = traces {
-        traces.stop().await;
-    }
-    result
+    let flush = async {
+        let flushed = tokio::time::timeout(FLUSH_TIMEOUT, nats.client().flush()).await;
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::warn!("the last messages to NATS were not flushed");
+        }
+    };
+    // Boxed, since each function that it is handed to would have room for it, twice.
+    process.run(Box::pin(service(context)), flush).await
 }
 
-/// Looks whether streams and tables are those of this version; waits for whom to ask.
-async fn prepare(bus: &Bus, metadata: &Metadata, postgres: &Condition) -> anyhow::Result<Topology> {
-    let topology = loop {
+async fn start_without_bus<F, Fut>(name: &'static str, config: &BaseConfig, service: F) -> anyhow::Result<()>
+where
+    F: FnOnce(BaseContext) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let process = Process::start(name, config).await?;
+    if !process.wait_for_schema().await? {
+        return Ok(());
+    }
+    let context = process.context.clone();
+    process
+        .run(Box::pin(service(context)), std::future::ready(()))
+        .await
+}
+
+/// What every service has around it.
+struct Process {
+    context: BaseContext,
+    postgres: Condition,
+    service: Condition,
+    traces: Option<Traces>,
+}
+
+impl Process {
+    /// Signals are obeyed, and the admin port answers, when it returns.
+    async fn start(name: &'static str, config: &BaseConfig) -> anyhow::Result<Self> {
+        let boot_id = BootId::random();
+        let stopping = CancellationToken::new();
+        let conditions = Conditions::default();
+        let postgres = conditions.require("postgres");
+        let service = conditions.require("service");
+        let stop_requests = StopRequests::new().context("cannot listen for signals")?;
+        tokio::spawn(obey(stop_requests, stopping.clone(), config.drain_timeout));
+
+        let metadata = Metadata::connect(config.postgres_url()?.expose(), config.postgres_connections_max)
+            .context("--postgres-url")?;
+        let metrics = Metrics::install(name)?;
+        tokio::spawn(upkeep(metrics.clone()));
+        let traces = config
+            .otlp_endpoint
+            .as_ref()
+            .map(|endpoint| Traces::start(endpoint, name, boot_id));
+        let traces = traces.transpose()?;
+        let admin = Admin {
+            service: name,
+            boot_id,
+            conditions: conditions.clone(),
+            stopping: stopping.clone(),
+            metrics,
+        };
+        let admin_address = admin.serve(config.admin_listen).await?;
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(service = name, boot.id = %boot_id, version, admin.address = %admin_address, "starting");
+        let context = BaseContext {
+            service: name,
+            boot_id,
+            metadata,
+            tasks: Tasks::new(stopping.clone()),
+            stopping,
+            ended: CancellationToken::new(),
+            drain_timeout: config.drain_timeout,
+            conditions,
+        };
+        Ok(Self {
+            context,
+            postgres,
+            service,
+            traces,
+        })
+    }
+
+    /// Waits until Postgres answers, and looks whether its tables are those of this version. False: somebody asked to
+    /// stop.
+    async fn wait_for_schema(&self) -> anyhow::Result<bool> {
+        let wait = postgres::wait_for_schema(&self.context.metadata, &self.postgres);
+        let waited = self.context.stopping.run_until_cancelled(wait).await;
+        Ok(waited.transpose()?.is_some())
+    }
+
+    /// The service to its end, and what must be done after it.
+    async fn run(
+        self,
+        service: impl Future<Output = anyhow::Result<()>>,
+        after: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let BaseContext {
+            metadata,
+            stopping,
+            ended,
+            drain_timeout,
+            tasks,
+            ..
+        } = self.context;
+        tokio::spawn(postgres::watch(metadata.clone(), self.postgres));
+        let service = begun(service, self.service);
+        let service = ending(service, &stopping, &ended);
+        let result = drain(service, &tasks, &stopping, drain_timeout).await;
+        after.await;
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, metadata.close()).await;
+        if let Some(traces) = self.traces {
+            traces.stop().await;
+        }
+        result
+    }
+}
+
+/// Looks whether streams are those of this version; waits for whom to ask.
+async fn topology(bus: &Bus) -> anyhow::Result<Topology> {
+    loop {
         match setup::check(bus).await {
             Err(SetupError::Api { what, error }) => {
                 tracing::warn!(what, %error, "JetStream does not answer; trying again");
                 tokio::time::sleep(SETUP_RETRY_DELAY).await;
             }
-            result => break result?,
+            result => return Ok(result?),
         }
-    };
-    postgres::wait_for_schema(metadata, postgres).await?;
-    Ok(topology)
+    }
 }
 
 /// The service, and the condition that it has begun: from then on it is ready by the conditions that it has asked for

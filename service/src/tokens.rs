@@ -14,7 +14,7 @@ use serde_json::Value;
 use tidings_protocol::{ClientId, Error, ErrorCode, Timestamp, UserId};
 use tokio::time::Instant;
 
-use crate::context::Context;
+use crate::context::BaseContext;
 use crate::jwks::{Jwks, Source};
 use crate::secret::Secret;
 use crate::start::install_crypto_provider;
@@ -125,7 +125,7 @@ impl TokenVerifier {
 
     /// The same, with the keys read and kept fresh by a task of the service, which is not ready (condition
     /// `token-keys`) before they are there. Keys in a file that cannot be read are an error.
-    pub async fn start(config: &TokenConfig, context: &Context) -> anyhow::Result<Self> {
+    pub async fn start(config: &TokenConfig, context: &BaseContext) -> anyhow::Result<Self> {
         let verifier = Self::new(config)?;
         let Some(jwks) = verifier.jwks.clone() else {
             return Ok(verifier);

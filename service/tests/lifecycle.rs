@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use support::System;
+use tidings_nats::NatsUser;
 use tidings_service::{CommonConfig, Context, start};
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
@@ -33,7 +34,9 @@ fn a_service() {
         return;
     };
     let settings = Settings::parse_from(["service"]);
-    let code = start::run("test", &settings.common, |context| behave(behaviour, context));
+    let code = start::run("test", NatsUser::Operator, &settings.common, |context| {
+        behave(behaviour, context)
+    });
     std::process::exit(i32::from(code != ExitCode::SUCCESS));
 }
 

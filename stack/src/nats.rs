@@ -28,7 +28,7 @@ const TEMP_TRIES: usize = 3;
 /// Passwords of nats-servers. Hidden from `Debug`.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct NatsSecrets {
-    /// Of the user `tidings`.
+    /// Of the user `tidings`, who may do everything, where there are no others.
     pub password: String,
     /// Of the user `system`, in the system account.
     pub system_password: String,
@@ -56,8 +56,11 @@ pub struct NatsOptions {
     pub logs: PathBuf,
     /// One entry a server: one server, or a cluster of three.
     pub ports: Vec<NatsPorts>,
-    /// Who may log in.
+    /// Passwords.
     pub secrets: NatsSecrets,
+    /// Who may log in to the account that has the streams, as a server's configuration has it: `users: […]`. None: the
+    /// user `tidings`.
+    pub users: Option<String>,
 }
 
 /// One nats-server. Dropping it ends it.
@@ -66,6 +69,8 @@ pub struct NatsServer {
     server: Server,
     ports: NatsPorts,
     secrets: NatsSecrets,
+    /// Whether there is the user `tidings`.
+    by_password: bool,
     _temp: Option<TempDir>,
 }
 
@@ -130,6 +135,9 @@ impl NatsServer {
         let config = dir.join("nats-server.conf");
         write_private(&config, configuration(&name, &dir, options, ports)?.as_bytes())
             .with_context(|| format!("cannot write {}", config.display()))?;
+        let users = dir.join("users.conf");
+        write_private(&users, users_configuration(options).as_bytes())
+            .with_context(|| format!("cannot write {}", users.display()))?;
         let probe = Probe::Http {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, ports.monitoring)),
             path: "/healthz?js-meta-only=true".to_owned(),
@@ -146,6 +154,7 @@ impl NatsServer {
             server: Server::new(spec),
             ports,
             secrets: options.secrets.clone(),
+            by_password: options.users.is_none(),
             _temp: None,
         })
     }
@@ -160,12 +169,15 @@ impl NatsServer {
         })
     }
 
-    /// The URL for services and operators, with the password of the account that has the streams.
+    /// The URL for the account that has the streams: with the password of the user `tidings`, or without a login where
+    /// there are others.
     pub fn url(&self) -> String {
-        format!(
-            "nats://tidings:{}@127.0.0.1:{}",
-            self.secrets.password, self.ports.client
-        )
+        let port = self.ports.client;
+        if self.by_password {
+            format!("nats://tidings:{}@127.0.0.1:{port}", self.secrets.password)
+        } else {
+            format!("nats://127.0.0.1:{port}")
+        }
     }
 
     /// The URL for operators who look at servers, with the password of the system account.
@@ -251,6 +263,7 @@ async fn start_temp(count: usize) -> anyhow::Result<(Vec<NatsServer>, TempDir)> 
             logs: temp.path().to_owned(),
             ports: NatsPorts::free(count)?,
             secrets: NatsSecrets::random(),
+            users: None,
         };
         let mut nodes = NatsServer::prepare(&program, &options)?;
         match try_join_all(nodes.iter_mut().map(NatsServer::start)).await {
@@ -259,6 +272,13 @@ async fn start_temp(count: usize) -> anyhow::Result<(Vec<NatsServer>, TempDir)> 
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Who may log in.
+fn users_configuration(options: &NatsOptions) -> String {
+    let password = &options.secrets.password;
+    let one = || format!("users: [{{ user: tidings, password: \"{password}\" }}]\n");
+    options.users.clone().unwrap_or_else(one)
 }
 
 /// A configuration that needs no environment: what its template asks for, and the template.
@@ -276,7 +296,6 @@ fn configuration(name: &str, dir: &Path, options: &NatsOptions, ports: NatsPorts
     define("HOST", quoted("127.0.0.1"));
     define("PORT", ports.client.to_string());
     define("MONITORING", quoted(&format!("127.0.0.1:{}", ports.monitoring)));
-    define("PASSWORD", quoted(&secrets.password));
     define("SYSTEM_PASSWORD", quoted(&secrets.system_password));
     define("STORE", quoted(store));
     if options.ports.len() == 1 {

@@ -8,7 +8,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use tidings_cli::{UpFile, UpProcess};
-use tidings_service::{NatsConnection, NatsSettings};
+use tidings_nats::NatsUser;
+use tidings_service::NatsConnection;
 use tokio::sync::OnceCell;
 
 use crate::eventually::eventually;
@@ -155,9 +156,15 @@ impl System {
         self.up_file().jwt_secret
     }
 
-    /// A connection to its NATS, with an operator's rights.
+    /// A connection to its NATS, with every right.
     pub async fn nats(&self) -> async_nats::Client {
-        let settings = NatsSettings::parse(&self.up_file().nats).expect("up.json has good URLs");
+        self.nats_as(NatsUser::Admin).await
+    }
+
+    /// A connection to its NATS, as somebody.
+    pub async fn nats_as(&self, user: NatsUser) -> async_nats::Client {
+        let settings = self.up_file().nats_settings(user);
+        let settings = settings.expect("up.json has good URLs, and there is a seed");
         let connection = NatsConnection::connect(&settings, "test").await;
         connection
             .expect("NATS answers while the system runs")
@@ -241,6 +248,10 @@ impl System {
         command
             .arg("gateway")
             .env("TIDINGS_NATS_URL", &up.nats)
+            .envs(
+                up.nats_seed_file(NatsUser::Gateway)
+                    .map(|file| ("TIDINGS_NATS_SEED_FILE", file)),
+            )
             .env("TIDINGS_POSTGRES_URL", &up.postgres)
             .env("TIDINGS_JWT_SECRET", &up.jwt_secret)
             .env("TIDINGS_RATE_LIMITS", "off")

@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use tidings_nats::NatsUser;
 use tidings_service::EXIT_WITH_STDIN;
 use tidings_stack::{Orphaned, Probe, Server, Spec};
 use url::Url;
@@ -12,6 +13,7 @@ use url::Url;
 use super::UpArgs;
 use super::folder::Folder;
 use super::state::State;
+use crate::nats_users::seed_file;
 
 /// Where clients connect.
 const GATEWAY: &str = "gateway";
@@ -71,6 +73,8 @@ pub(crate) struct Service {
 /// What every service needs to know.
 pub(crate) struct Bases<'a> {
     pub(crate) nats_url: &'a str,
+    /// Where the seeds of NATS users are.
+    pub(crate) nats_users: &'a Path,
     pub(crate) postgres_url: &'a str,
     /// Where attachments lie.
     pub(crate) blob_store: &'a Url,
@@ -141,7 +145,13 @@ fn service(
     spec.orphaned = Orphaned::ReadsEndOfInput;
     let mut set = |name: &str, value: String| spec.env.push((name.into(), value.into()));
     set(EXIT_WITH_STDIN, "1".to_owned());
-    set("TIDINGS_NATS_URL", bases.nats_url.to_owned());
+    // Media does not use the bus.
+    if let Some(user) = NatsUser::of_name(kind.name) {
+        set("TIDINGS_NATS_URL", bases.nats_url.to_owned());
+        let seed = seed_file(bases.nats_users, user).into_os_string();
+        spec.env.push(("TIDINGS_NATS_SEED_FILE".into(), seed));
+    }
+    let mut set = |name: &str, value: String| spec.env.push((name.into(), value.into()));
     set("TIDINGS_POSTGRES_URL", bases.postgres_url.to_owned());
     set("TIDINGS_ADMIN_LISTEN", admin.to_string());
     if let Some(listen) = listen {
@@ -166,7 +176,11 @@ fn service(
     // What is set for another system must not contradict what is said here.
     spec.env_remove = [
         "NATS_URL_FILE",
+        "NATS_SEED",
         "NATS_CREDENTIALS_FILE",
+        "NATS_CA_FILE",
+        "NATS_CERTIFICATE_FILE",
+        "NATS_CERTIFICATE_KEY_FILE",
         "POSTGRES_URL_FILE",
         "JWT_SECRET_FILE",
     ]

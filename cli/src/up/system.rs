@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use futures::future::{join_all, try_join_all};
-use tidings_service::NatsSettings;
+use tidings_nats::NatsUser;
+use tidings_service::{NatsSettings, Secret};
 use tidings_stack::{
     Finder, NatsOptions, NatsProgram, NatsServer, Postgres, PostgresOptions, PostgresPrograms, Server,
 };
@@ -25,6 +26,7 @@ use super::say::say;
 use super::services::{self, Bases, Service};
 use super::state::State;
 use super::supervisor::{STOP_PATIENCE, Supervised, supervise};
+use crate::nats_users::{UsersFolder, seed_file};
 use crate::{UpFile, setup};
 
 /// Everything that runs, by layers: what is in a later one needs the earlier ones.
@@ -84,11 +86,15 @@ impl System {
             programs.postgres.folder.display()
         ));
 
+        let nats_users = dir.join("nats/users");
+        let users = UsersFolder::open(&nats_users)?;
+        users.complete()?;
         let nats_options = NatsOptions {
             dir: dir.join("nats"),
             logs: dir.join("logs"),
             ports: state.nats_ports()?,
             secrets: state.nats_secrets.clone(),
+            users: Some(users.configuration()?),
         };
         let nats_servers = NatsServer::prepare(&programs.nats, &nats_options)?;
         let nats = urls(&nats_servers, NatsServer::url);
@@ -106,6 +112,7 @@ impl System {
             .map_err(|()| anyhow!("{} is no absolute path", attachments.display()))?;
         let bases = Bases {
             nats_url: &nats,
+            nats_users: &nats_users,
             postgres_url: &postgres,
             blob_store: &blob_store,
         };
@@ -115,7 +122,10 @@ impl System {
 
         let replicas = u8::try_from(state.nats_servers).expect("there are one or three");
         let (remembered, to_remember) = oneshot::channel();
-        let bus = self.start_nats(nats_servers, &nats, replicas, to_remember);
+        let settings = NatsSettings::parse(&nats)?
+            .of_user(NatsUser::Setup)
+            .with_seed(Secret::read(&seed_file(&nats_users, NatsUser::Setup))?)?;
+        let bus = self.start_nats(nats_servers, &settings, replicas, to_remember);
         let tables = self.start_postgres(programs.postgres, postgres_options, remembered);
         // Both to their ends: what has been started is then either in care or stopped.
         let (bus, tables) = tokio::join!(bus, tables);
@@ -132,6 +142,7 @@ impl System {
             ws: ws.clone(),
             media,
             nats,
+            nats_users: Some(nats_users),
             nats_system,
             postgres,
             jwt_secret: state.jwt_secret.clone(),
@@ -158,7 +169,7 @@ impl System {
     async fn start_nats(
         &self,
         servers: Vec<NatsServer>,
-        url: &str,
+        settings: &NatsSettings,
         replicas: u8,
         remembered: oneshot::Receiver<u64>,
     ) -> anyhow::Result<Layer> {
@@ -167,12 +178,11 @@ impl System {
             server: server.into_server(),
         });
         let layer = self.take_into_care(self.launch(candidates.collect()).await?);
-        let settings = NatsSettings::parse(url)?;
         let remembered = async {
             let remembered = remembered.await;
             remembered.context("Postgres has to say where they begin")
         };
-        let work = Box::pin(setup::apply_streams(&settings, Some(replicas), remembered, false));
+        let work = Box::pin(setup::apply_streams(settings, Some(replicas), remembered, false));
         let set_up = with_progress("setting up streams and consumers", work, |changes| changes)
             .await
             .map(drop);

@@ -173,13 +173,8 @@ impl System {
 
     /// Publishes what Postgres holds of a chat or user, and says the last sequence.
     pub(crate) async fn flush(&self, key: OutboxKey) -> u64 {
-        let Context {
-            metadata,
-            bus,
-            topology,
-            ..
-        } = &self.context;
-        let flushed = outbox::flush(metadata, bus, topology, key)
+        let Context { bus, topology, .. } = &self.context;
+        let flushed = outbox::flush(&self.context.metadata, bus, topology, key)
             .await
             .expect("NATS and Postgres answer");
         flushed.last().map_or(0, |flushed| flushed.seq)

@@ -12,11 +12,9 @@ use tempfile::TempDir;
 use tidings_blobs::{BlobStore, BlobStoreConfig, StoredBlob};
 use tidings_media::MediaConfig;
 use tidings_metadata::Metadata;
-use tidings_nats::setup::{self, SetupOptions};
-use tidings_nats::{Bus, Topology};
 use tidings_protocol::{ContentHash, UserId};
-use tidings_service::{Context, NatsConnection, NatsSettings};
-use tidings_stack::{NatsServer, Postgres};
+use tidings_service::BaseContext;
+use tidings_stack::Postgres;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -26,7 +24,6 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The servers of one test.
 pub(crate) struct System {
-    nats: NatsServer,
     postgres: Postgres,
     dir: TempDir,
     pub(crate) metadata: Metadata,
@@ -35,7 +32,7 @@ pub(crate) struct System {
 /// A service that runs until it is stopped.
 pub(crate) struct Media {
     pub(crate) url: String,
-    pub(crate) context: Context,
+    pub(crate) context: BaseContext,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -56,28 +53,10 @@ struct Command {
 impl System {
     pub(crate) async fn start() -> Self {
         tidings_service::start::install_crypto_provider();
-        let (nats, postgres) = tokio::join!(NatsServer::start_temp(), Postgres::start_temp());
-        let nats = nats.expect("nats-server starts");
-        let postgres = postgres.expect("Postgres starts");
-        let settings = NatsSettings::parse(&nats.url()).expect("the URL is valid");
-        let connection = NatsConnection::connect(&settings, "setup").await;
-        let bus = Bus::new(connection.expect("nats-server answers").client().clone());
-        let topology = Topology {
-            partitions: 1,
-            shards: 4,
-        };
-        let options = SetupOptions {
-            topology,
-            replicas: 1,
-            ..SetupOptions::default()
-        };
-        setup::apply(&bus, &options, false)
-            .await
-            .expect("streams are made");
+        let postgres = Postgres::start_temp().await.expect("Postgres starts");
         let metadata = Metadata::connect(postgres.url(), 4).expect("the URL is valid");
         metadata.migrate().await.expect("tables are made");
         Self {
-            nats,
             postgres,
             dir: TempDir::new().expect("a folder for the bytes"),
             metadata,
@@ -96,7 +75,7 @@ impl System {
 
     /// With the bytes in another folder than the others'; not awaited.
     pub(crate) async fn media_on(&self, folder: &Path, settings: &[&str]) -> Media {
-        let context = Context::attach("media", &self.nats.url(), self.postgres.url()).await;
+        let context = BaseContext::attach("media", self.postgres.url()).await;
         let context = context.expect("the system is set up");
         let port = tidings_stack::free_ports(1).expect("a port is free")[0];
         let address = format!("127.0.0.1:{port}");

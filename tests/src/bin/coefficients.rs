@@ -17,7 +17,8 @@ use sqlx::{Connection as _, PgConnection};
 use tidings_cli::UpFile;
 use tidings_metadata::{Metadata, NewChat, RegisterClient};
 use tidings_nats::{
-    Bus, CHATS, Entry, Event, Inbox, Message, SESSIONS, SessionKey, Topology, durable_config, inbox_subject,
+    Bus, CHATS, Entry, Event, Inbox, Message, NatsUser, SESSIONS, SessionKey, Topology, durable_config,
+    inbox_subject,
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, RequestId, Timestamp, UserId};
 use tidings_tests::system_of_one::{self, memory, pid_of};
@@ -94,7 +95,7 @@ struct Measured {
 }
 
 async fn measure(args: &Args, system: &UpFile) -> anyhow::Result<Value> {
-    let settings = tidings_service::NatsSettings::parse(&system.nats)?;
+    let settings = system.nats_settings(NatsUser::Admin)?;
     let connection = tidings_service::NatsConnection::connect(&settings, "coefficients").await?;
     let mut measured = Measured {
         dir: args.dir.clone(),

@@ -42,6 +42,11 @@ pub enum OtherVersion {
 }
 
 impl OtherVersion {
+    /// Whether there is one.
+    pub(super) fn is_some(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+
     /// What a service of this kind begins with, where `own` is under test.
     pub(super) fn of<'a>(&'a self, kind: &str, own: &'a Path) -> &'a Path {
         match self {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use futures::future::try_join_all;
 use tidings_blobs::BlobStoreConfig;
-use tidings_service::{EXIT_WITH_STDIN, NatsConnection, NatsSettings};
+use tidings_nats::NatsUser;
+use tidings_service::{EXIT_WITH_STDIN, NatsConnection, NatsSettings, Secret};
 use tidings_stack::{
     Finder, NatsOptions, NatsPorts, NatsSecrets, NatsServer, Orphaned, Postgres, PostgresOptions, Probe,
     Server, Spec, free_ports, let_postgres_through, new_secret,
@@ -67,7 +68,10 @@ pub struct Rig {
 /// Where everything is before any proxy.
 struct Base {
     nats: Vec<NatsPorts>,
-    nats_password: String,
+    /// Where the seeds of NATS users are.
+    nats_users: PathBuf,
+    /// Of the one user that versions before 0.2 know, where one of them takes part: then everybody is that.
+    nats_password: Option<String>,
     postgres: u16,
     postgres_password: String,
     jwt_secret: String,
@@ -81,10 +85,12 @@ impl Rig {
         let logs = dir.join("logs");
         std::fs::create_dir_all(&logs)?;
         let_postgres_through(&dir)?;
-        let secrets = NatsSecrets::random();
+        let nats_users = dir.join("nats/users");
+        make_users(options, &nats_users).await?;
         let base = Base {
             nats: NatsPorts::free(options.nats)?,
-            nats_password: secrets.password.clone(),
+            nats_users,
+            nats_password: options.other.is_some().then(new_secret),
             postgres: free_ports(1)?[0],
             postgres_password: new_secret(),
             jwt_secret: new_secret(),
@@ -97,7 +103,7 @@ impl Rig {
                 disks.insert(name, disk);
             }
         }
-        let (nats, postgres) = prepare(&dir, &logs, &base, secrets, &recorder).await?;
+        let (nats, postgres) = prepare(&dir, &logs, &base, &recorder).await?;
         let starts = nats.iter().chain([&postgres]).map(Process::up);
         try_join_all(starts).await?;
         set_up(options.other.of_setup(&options.program), options.nats, &base).await?;
@@ -252,7 +258,9 @@ impl Rig {
         spec.orphaned = Orphaned::ReadsEndOfInput;
         let mut set = |name: &str, value: String| spec.env.push((name.into(), value.into()));
         set(EXIT_WITH_STDIN, "1".to_owned());
-        set("TIDINGS_NATS_URL", base.nats_url(nats.addresses()));
+        for (name, value) in base.nats_environment(kind, nats.addresses()) {
+            set(name, value);
+        }
         let database = postgres.addresses().next().expect("there is one Postgres");
         set("TIDINGS_POSTGRES_URL", base.postgres_url(database));
         set("TIDINGS_ADMIN_LISTEN", admin.to_string());
@@ -299,20 +307,56 @@ impl fmt::Debug for Base {
 }
 
 impl Base {
-    fn nats_url(&self, addresses: impl Iterator<Item = SocketAddr>) -> String {
-        let urls: Vec<String> = addresses
-            .map(|address| format!("nats://tidings:{}@{address}", self.nats_password))
-            .collect();
-        urls.join(",")
+    fn seed_file(&self, user: NatsUser) -> String {
+        format!("{}/{}.nk", self.nats_users.display(), user.name())
     }
 
-    fn direct_nats_url(&self) -> String {
-        self.nats_url(self.nats.iter().map(|ports| local(ports.client)))
+    /// Settings by which a service, or `setup`, reaches NATS.
+    fn nats_environment(
+        &self,
+        name: &str,
+        addresses: impl Iterator<Item = SocketAddr>,
+    ) -> Vec<(&'static str, String)> {
+        match (&self.nats_password, NatsUser::of_name(name)) {
+            (Some(password), _) => {
+                let url = nats_url(&format!("tidings:{password}@"), addresses);
+                vec![("TIDINGS_NATS_URL", url)]
+            }
+            (None, Some(user)) => vec![
+                ("TIDINGS_NATS_URL", nats_url("", addresses)),
+                ("TIDINGS_NATS_SEED_FILE", self.seed_file(user)),
+            ],
+            // Media does not use the bus.
+            (None, None) => Vec::new(),
+        }
+    }
+
+    fn nats_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.nats.iter().map(|ports| local(ports.client))
+    }
+
+    /// What nats-servers know of users.
+    fn users_conf(&self) -> anyhow::Result<String> {
+        let users = std::fs::read_to_string(self.nats_users.join("users.conf"))?;
+        Ok(match &self.nats_password {
+            None => users,
+            Some(password) => {
+                let one = format!("users: [\n  {{ user: tidings, password: {password} }}\n");
+                users.replacen("users: [\n", &one, 1)
+            }
+        })
     }
 
     fn postgres_url(&self, address: SocketAddr) -> String {
         format!("postgres://tidings:{}@{address}/tidings", self.postgres_password)
     }
+}
+
+fn nats_url(login: &str, addresses: impl Iterator<Item = SocketAddr>) -> String {
+    let urls: Vec<String> = addresses
+        .map(|address| format!("nats://{login}{address}"))
+        .collect();
+    urls.join(",")
 }
 
 fn local(port: u16) -> SocketAddr {
@@ -324,14 +368,14 @@ async fn prepare(
     dir: &Path,
     logs: &Path,
     base: &Base,
-    secrets: NatsSecrets,
     recorder: &Recorder,
 ) -> anyhow::Result<(Vec<Process>, Process)> {
     let nats_options = NatsOptions {
         dir: dir.join("nats"),
         logs: logs.to_owned(),
         ports: base.nats.clone(),
-        secrets,
+        secrets: NatsSecrets::random(),
+        users: Some(base.users_conf()?),
     };
     let postgres_options = PostgresOptions {
         data: dir.join("postgres"),
@@ -364,24 +408,35 @@ fn advertise_nothing(config: &Path) -> anyhow::Result<()> {
     std::fs::write(config, text).with_context(|| format!("cannot write {}", config.display()))
 }
 
+/// NATS users: as an operator would.
+async fn make_users(options: &RigOptions, folder: &Path) -> anyhow::Result<()> {
+    let mut command = tokio::process::Command::new(&options.program);
+    command.arg("nats-users").arg(folder);
+    succeed(command).await
+}
+
 /// Streams, consumers, tables: as an operator would.
 async fn set_up(program: &Path, replicas: usize, base: &Base) -> anyhow::Result<()> {
-    let output = tokio::process::Command::new(program)
+    let mut command = tokio::process::Command::new(program);
+    command
         .arg("setup")
         .args(["--replicas", &replicas.to_string()])
-        .env("TIDINGS_NATS_URL", base.direct_nats_url())
-        .env("TIDINGS_POSTGRES_URL", base.postgres_url(local(base.postgres)))
-        .stdin(Stdio::null())
-        .output()
-        .await?;
+        .envs(base.nats_environment("setup", base.nats_addresses()))
+        .env("TIDINGS_POSTGRES_URL", base.postgres_url(local(base.postgres)));
+    succeed(command).await
+}
+
+async fn succeed(mut command: tokio::process::Command) -> anyhow::Result<()> {
+    let output = command.stdin(Stdio::null()).output().await?;
     if !output.status.success() {
-        bail!("setup: {}", String::from_utf8_lossy(&output.stderr));
+        bail!("{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())
 }
 
 /// The runner's own eye, which no proxy disturbs.
 async fn connect(base: &Base) -> anyhow::Result<NatsConnection> {
-    let settings = NatsSettings::parse(&base.direct_nats_url())?;
+    let seed = Secret::read(Path::new(&base.seed_file(NatsUser::Admin)))?;
+    let settings = NatsSettings::parse(&nats_url("", base.nats_addresses()))?.with_seed(seed)?;
     NatsConnection::connect(&settings, "fault-runner").await
 }

@@ -36,7 +36,6 @@ impl Media {
         let store = format!("file://{}", system.dir().join("attachments").display());
         for (name, value) in [
             (EXIT_WITH_STDIN, "1".to_owned()),
-            ("TIDINGS_NATS_URL", up.nats),
             ("TIDINGS_POSTGRES_URL", up.postgres),
             ("TIDINGS_JWT_SECRET", up.jwt_secret),
             ("TIDINGS_RATE_LIMITS", "off".to_owned()),

@@ -56,6 +56,7 @@ impl Cluster {
             logs: dir.path().to_owned(),
             ports: NatsPorts::free(3).expect("free ports"),
             secrets: NatsSecrets::random(),
+            users: None,
         };
         let mut nodes = NatsServer::prepare(&program, &options).expect("configurations are written");
         let mut ways = HashMap::new();

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use tidings_nats::NatsUser;
 use tidings_protocol::{
     AttachmentId, ChatId, ChatUpdate, CreateAttachment, ErrorCode, MessageId, Operation, SendMessage,
     ServerFrame, UserId,
@@ -58,6 +59,7 @@ async fn what_was_there_before_the_backup_is_there_again() {
     tidings_service::start::install_crypto_provider();
     let system = System::start(&small()).await;
     let mut shell = Shell::of(&system).await;
+    shell.log_in(&system, NatsUser::Admin);
     let postgres = Database::of(&system.up_file().postgres);
     postgres.tell(&mut shell);
     shell.set("BACKUP", "there".to_owned());
@@ -87,6 +89,7 @@ async fn what_was_there_before_the_backup_is_there_again() {
     everybody_goes_on(&system, &people, &before, at_bob).await;
     // A backup of the restored system is one as well.
     shell.set("NATS_URL", system.up_file().nats);
+    shell.log_in(&system, NatsUser::Admin);
     shell.text("\"$SCRIPTS/backup\" again").await;
 }
 
@@ -242,6 +245,7 @@ async fn everybody_goes_on(system: &System, people: &People, before: &Before, mu
 async fn a_database_that_is_older_than_the_inboxes_goes_on() {
     let system = System::start(&small()).await;
     let mut shell = Shell::of(&system).await;
+    shell.log_in(&system, NatsUser::Admin);
     let postgres = Database::of(&system.up_file().postgres);
     postgres.tell(&mut shell);
     let [alice, bob, carol] = ["alice", "bob", "carol"].map(Identity::fresh);
@@ -339,6 +343,7 @@ async fn restore(dir: &Path, shell: &mut Shell, database: &Database) {
     }
     let (mut nats, mut postgres) = servers(dir, database).await;
     shell.set("NATS_URL", nats.url());
+    shell.unset("NATS_NKEY");
     shell.set("TIDINGS_NATS_URL", nats.url());
     shell.set("TIDINGS_POSTGRES_URL", postgres.url().to_owned());
     shell.text("\"$SCRIPTS/restore\" \"$BACKUP\"").await;
@@ -374,6 +379,7 @@ async fn servers(dir: &Path, database: &Database) -> (NatsServer, Postgres) {
         logs: dir.join("logs"),
         ports: NatsPorts::free(1).expect("loopback has free ports"),
         secrets: NatsSecrets::random(),
+        users: None,
     };
     let programs = finder.nats().expect("there is a nats-server");
     let mut nats = NatsServer::prepare(&programs, &options)

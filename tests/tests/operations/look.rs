@@ -158,7 +158,9 @@ async fn each_failure_is_one_sentence() {
             "cannot connect to NATS at nats://127.0.0.1:1",
         ),
         (
-            format!("--nats-url '{nats}' --postgres-url postgres://u:hunter2@127.0.0.1:1/tidings"),
+            format!(
+                "--nats-url '{nats}' --nats-seed-file $NATS_NKEY --postgres-url postgres://u:hunter2@127.0.0.1:1/tidings"
+            ),
             "Postgres at 127.0.0.1:1/tidings",
         ),
     ] {
@@ -180,12 +182,14 @@ async fn each_failure_is_one_sentence() {
         }
     }
     // And by URLs that are right.
-    let urls = format!("--nats-url '{nats}' --postgres-url '{postgres}'");
+    let urls = format!("--nats-url '{nats}' --nats-seed-file $NATS_NKEY --postgres-url '{postgres}'");
     let sentence = shell
         .failure(&format!("unset TIDINGS_DIR; tidings where {nobody} {urls}"))
         .await;
     assert!(sentence.contains("is in no chat"), "{sentence}");
-    let variables = format!("unset TIDINGS_DIR; TIDINGS_NATS_URL='{nats}' TIDINGS_POSTGRES_URL='{postgres}'");
+    let variables = format!(
+        "unset TIDINGS_DIR; TIDINGS_NATS_URL='{nats}' TIDINGS_NATS_SEED_FILE=$NATS_NKEY TIDINGS_POSTGRES_URL='{postgres}'"
+    );
     let sentence = shell
         .failure(&format!("{variables} tidings where {nobody}"))
         .await;

@@ -5,6 +5,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tidings_nats::NatsUser;
 use tidings_tests::System;
 use tokio::process::Command;
 
@@ -45,6 +46,7 @@ impl Shell {
         let variables = vec![
             ("TIDINGS_DIR".to_owned(), dir.to_owned()),
             ("NATS_URL".to_owned(), system.up_file().nats),
+            ("NATS_NKEY".to_owned(), seed(system, NatsUser::Operator)),
         ];
         Self {
             home,
@@ -53,9 +55,19 @@ impl Shell {
         }
     }
 
+    /// Makes `nats` log in as another user than the operator.
+    pub(crate) fn log_in(&mut self, system: &System, user: NatsUser) {
+        self.set("NATS_NKEY", seed(system, user));
+    }
+
+    /// Takes a variable away.
+    pub(crate) fn unset(&mut self, name: &str) {
+        self.variables.retain(|(other, _)| other != name);
+    }
+
     /// Sets a variable.
     pub(crate) fn set(&mut self, name: &str, value: String) {
-        self.variables.retain(|(other, _)| other != name);
+        self.unset(name);
         self.variables.push((name.to_owned(), value));
     }
 
@@ -113,4 +125,11 @@ impl Shell {
         assert!(sentence.starts_with("tidings: "), "{script}: {sentence}");
         sentence
     }
+}
+
+/// The file of a NATS user's seed.
+fn seed(system: &System, user: NatsUser) -> String {
+    let file = system.up_file().nats_seed_file(user);
+    let file = file.expect("up.json says where seeds are").into_os_string();
+    file.into_string().expect("the folder's name is text")
 }

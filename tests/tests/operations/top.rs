@@ -151,7 +151,7 @@ async fn it_shows_what_is_going_on() {
     let up = system.up_file();
     let gateway = system.process("gateway-1").admin.expect("a gateway has one");
     let command = format!(
-        "unset TIDINGS_DIR; tidings top --json --nats-url '{}' --metrics-url {gateway},http://127.0.0.1:1",
+        "unset TIDINGS_DIR; tidings top --json --nats-url '{}' --nats-seed-file $NATS_NKEY --metrics-url {gateway},http://127.0.0.1:1",
         up.nats
     );
     let seen = while_they_talk(&mut alice, &mut bob, chat_id, shell.json(&command)).await;
@@ -164,7 +164,10 @@ async fn it_shows_what_is_going_on() {
     let problem = seen["problems"][0].as_str().expect("a problem");
     assert!(problem.starts_with("127.0.0.1:1: no answer"), "{problem}");
     assert!(!seen["chats"].as_array().expect("a list").is_empty(), "{seen}");
-    let command = format!("unset TIDINGS_DIR; tidings top --once --nats-url '{}'", up.nats);
+    let command = format!(
+        "unset TIDINGS_DIR; tidings top --once --nats-url '{}' --nats-seed-file $NATS_NKEY",
+        up.nats
+    );
     let text = shell.text(&command).await;
     assert!(
         text.contains("! which services run is not known: --metrics-url"),
