@@ -28,6 +28,7 @@ pub mod start;
 mod stop;
 mod switch;
 mod tasks;
+mod tls_failure;
 mod token_config;
 mod tokens;
 mod trace;

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use async_nats::{ConnectOptions, Event, ServerAddr};
+use anyhow::{Context as _, anyhow, bail};
+use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tidings_nats::{Bus, Denials, NatsUser};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::config::NatsConfig;
 use crate::secret::Secret;
+use crate::tls_failure::TlsFailure;
 
 /// A server that does not answer is given up after this; another of the cluster is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -86,15 +89,15 @@ impl NatsSettings {
             settings = settings.with_login("--nats-credentials-file", Login::Credentials(path.clone()))?;
         }
         if let Some(path) = &config.nats_ca_file {
-            check_file("nats-ca-file", path)?;
+            check_certificates("nats-ca-file", path)?;
             settings.ca_file = Some(path.clone());
         }
         let files = (&config.nats_certificate_file, &config.nats_certificate_key_file);
         settings.certificate_files = match files {
             (None, None) => None,
             (Some(certificate), Some(key)) => {
-                check_file("nats-certificate-file", certificate)?;
-                check_file("nats-certificate-key-file", key)?;
+                check_certificates("nats-certificate-file", certificate)?;
+                check_key("nats-certificate-key-file", key)?;
                 Some((certificate.clone(), key.clone()))
             }
             _ => bail!("--nats-certificate-file and --nats-certificate-key-file belong together: give both"),
@@ -229,7 +232,7 @@ impl NatsConnection {
             })
             .connect(addresses)
             .await
-            .with_context(|| format!("cannot connect to NATS at {}", settings.describe()))?;
+            .map_err(|error| settings.explain(error))?;
         tokio::spawn(watch_counters(client.clone(), sender));
         let mut connection = Self {
             client,
@@ -289,6 +292,43 @@ impl NatsConnection {
 }
 
 impl NatsSettings {
+    /// Which setting to look at, where the error is about one.
+    fn explain(&self, error: ConnectError) -> anyhow::Error {
+        let advice = match TlsFailure::of(&error) {
+            Some(TlsFailure::Authority) if self.ca_file.is_none() => Some(
+                "--nats-ca-file is not given, and the system does not trust who signed the server's certificate",
+            ),
+            Some(TlsFailure::Authority) => {
+                Some("--nats-ca-file is not of the authority that signed the server's certificate")
+            }
+            Some(TlsFailure::Host) => {
+                Some("--nats-url names another host than the server's certificate is for")
+            }
+            Some(TlsFailure::Ours) if self.certificate_files.is_none() => {
+                Some("--nats-certificate-file is not given, and the server wants a certificate")
+            }
+            Some(TlsFailure::Ours) => Some("--nats-certificate-file is not what the server wants"),
+            Some(TlsFailure::None) => Some(
+                "the server has no TLS, which tls:// in --nats-url, --nats-ca-file and --nats-certificate-file ask for",
+            ),
+            None => match (error.kind(), &self.login) {
+                (ConnectErrorKind::AuthorizationViolation, Some(Login::Seed(_))) => {
+                    Some("--nats-seed is of no user that the server knows")
+                }
+                (ConnectErrorKind::AuthorizationViolation, None) => {
+                    Some("--nats-seed is not given, and the server wants a login")
+                }
+                _ => None,
+            },
+        };
+        let error = anyhow::Error::new(error);
+        let error = match advice {
+            Some(advice) => error.context(advice),
+            None => error,
+        };
+        error.context(format!("cannot connect to NATS at {}", self.describe()))
+    }
+
     /// The servers, without credentials.
     pub fn describe(&self) -> String {
         let addresses: Vec<String> = self
@@ -302,6 +342,26 @@ impl NatsSettings {
 
 fn check_file(flag: &str, path: &Path) -> anyhow::Result<()> {
     std::fs::File::open(path).with_context(|| format!("--{flag}: cannot read {}", path.display()))?;
+    Ok(())
+}
+
+/// Whoever trusts nobody, since there is nothing in a file, would say so at each connect only.
+fn check_certificates(flag: &str, path: &Path) -> anyhow::Result<()> {
+    check_file(flag, path)?;
+    let certificates: Result<Vec<_>, _> =
+        CertificateDer::pem_file_iter(path).and_then(std::iter::Iterator::collect);
+    match certificates.as_deref() {
+        Ok([_, ..]) => Ok(()),
+        Ok([]) => bail!("--{flag}: there is no certificate (PEM) in {}", path.display()),
+        Err(error) => bail!("--{flag}: {} is no certificate (PEM): {error}", path.display()),
+    }
+}
+
+fn check_key(flag: &str, path: &Path) -> anyhow::Result<()> {
+    check_file(flag, path)?;
+    // An error could say what stands in the file.
+    PrivateKeyDer::from_pem_file(path)
+        .map_err(|_| anyhow!("--{flag}: there is no private key (PEM) in {}", path.display()))?;
     Ok(())
 }
 
@@ -490,6 +550,15 @@ mod tests {
         });
         assert!(
             error.starts_with("--nats-ca-file: cannot read /nowhere"),
+            "{error}"
+        );
+        let empty = tempfile::NamedTempFile::new().expect("the temporary folder is writable");
+        let error = new(NatsConfig {
+            nats_ca_file: Some(empty.path().to_owned()),
+            ..NatsConfig::default()
+        });
+        assert!(
+            error.starts_with("--nats-ca-file: there is no certificate"),
             "{error}"
         );
         let error = new(NatsConfig {

@@ -6,6 +6,7 @@ use tidings_metadata::{DatabaseError, Metadata, SchemaError};
 use tokio::time::Instant;
 
 use crate::conditions::Condition;
+use crate::tls_failure::TlsFailure;
 
 /// How often it is asked.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -21,7 +22,7 @@ pub(crate) async fn watch(metadata: Metadata, condition: Condition) {
         let clock = tokio::time::timeout(PATIENCE, metadata.clock()).await;
         let failure = match clock {
             Ok(Ok(_)) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => Some(reason(&error)),
             Err(_) => Some("Postgres is silent".to_owned()),
         };
         if let Some(error) = failure {
@@ -44,7 +45,7 @@ pub(crate) async fn wait_for_schema(metadata: &Metadata, condition: &Condition) 
     loop {
         match metadata.check_schema().await {
             Err(SchemaError::Database(error @ DatabaseError::Unavailable(_))) => {
-                condition.fails(error.to_string());
+                condition.fails(reason(&error));
                 tokio::time::sleep(INTERVAL).await;
             }
             result => {
@@ -55,4 +56,17 @@ pub(crate) async fn wait_for_schema(metadata: &Metadata, condition: &Condition) 
             }
         }
     }
+}
+
+/// With the setting to look at, where the error is about one.
+fn reason(error: &DatabaseError) -> String {
+    let advice = match TlsFailure::of(error) {
+        Some(TlsFailure::Authority) => {
+            "sslrootcert of --postgres-url is not of the authority that signed the server's certificate"
+        }
+        Some(TlsFailure::Host) => "--postgres-url names another host than the server's certificate is for",
+        Some(TlsFailure::Ours) => "sslcert of --postgres-url is not what the server wants",
+        Some(TlsFailure::None) | None => return error.to_string(),
+    };
+    format!("{advice}: {error}")
 }

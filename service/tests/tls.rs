@@ -3,16 +3,28 @@
 use std::fmt::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use clap::Parser;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tidings_metadata::Metadata;
 use tidings_nats::NatsUser;
-use tidings_service::{NatsConfig, NatsConnection, NatsSettings, Secret, start};
+use tidings_service::{BaseConfig, NatsConfig, NatsConnection, NatsSettings, Secret, start};
 use tidings_stack::{
     Finder, NatsOptions, NatsPorts, NatsSecrets, NatsServer, Postgres, PostgresOptions, free_ports,
-    let_postgres_through, new_secret,
+    let_postgres_through,
 };
+use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+
+/// No test waits longer than this for anything.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Tells this test program that it is a service.
+const IS_A_SERVICE: &str = "TEST_TLS_SERVICE";
+/// Of Postgres; to be found in no log.
+const PASSWORD: &str = "hunter2hunter2";
 
 /// An authority, a certificate of it for 127.0.0.1, and one for a client named `tidings`.
 struct Certificates(PathBuf);
@@ -28,7 +40,9 @@ impl Certificates {
         let issuer = Issuer::new(params, key);
         for (name, host) in [("server", "127.0.0.1"), ("client", "tidings")] {
             let key = KeyPair::generate().expect("a key");
-            let params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
+            let mut params = CertificateParams::new(vec![host.to_owned()]).expect("a name");
+            // A name like the authority's would make it one that signed itself.
+            params.distinguished_name.push(DnType::CommonName, host);
             let certificate = params.signed_by(&key, &issuer).expect("a certificate");
             for (ending, text) in [("crt", certificate.pem()), ("key", key.serialize_pem())] {
                 std::fs::write(dir.join(format!("{name}.{ending}")), text).expect("the folder is writable");
@@ -97,20 +111,29 @@ async fn nats_is_believed_by_its_certificate_and_asks_for_ours() {
     let connection = connect(config(Some(&certificates), Some(&certificates))).await;
     let connection = connection.expect("both believe each other");
     connection.client().flush().await.expect("it is up");
-    for (config, what) in [
+    for (config, setting) in [
+        (config(None, Some(&certificates)), "--nats-ca-file is not given"),
         (
-            config(None, Some(&certificates)),
-            "an authority that nobody knows",
+            config(Some(&others), Some(&certificates)),
+            "--nats-ca-file is not of the authority that signed the server's certificate",
         ),
-        (config(Some(&others), Some(&certificates)), "another authority"),
-        (config(Some(&certificates), None), "no certificate"),
+        (
+            config(Some(&certificates), None),
+            "--nats-certificate-file is not given, and the server wants a certificate",
+        ),
         (
             config(Some(&certificates), Some(&others)),
-            "a certificate of another authority",
+            "--nats-certificate-file is not what the server wants",
+        ),
+        (
+            NatsConfig {
+                nats_url: Some(Secret::new(server.url().replace("127.0.0.1", "localhost"))),
+                ..config(Some(&certificates), Some(&certificates))
+            },
+            "--nats-url names another host than the server's certificate is for",
         ),
     ] {
-        let error = connect(config).await.err();
-        assert!(error.is_some(), "connected with {what}");
+        refused(connect(config).await, setting);
     }
     // A server without TLS is told nothing.
     let plain = NatsServer::start_temp().await.expect("nats-server starts");
@@ -118,12 +141,25 @@ async fn nats_is_believed_by_its_certificate_and_asks_for_ours() {
         nats_url: Some(Secret::new(plain.url())),
         ..config(Some(&certificates), None)
     };
-    assert!(connect(config).await.is_err(), "connected without TLS");
+    refused(connect(config).await, "the server has no TLS");
     let tls = plain.url().replace("nats://", "tls://");
     let settings = NatsSettings::parse(&tls).expect("the URL is valid");
+    refused(
+        NatsConnection::connect(&settings, "test").await,
+        "the server has no TLS",
+    );
+}
+
+/// Not connected, and the error says what to look at.
+#[track_caller]
+fn refused(connection: anyhow::Result<NatsConnection>, setting: &str) {
+    let error = connection
+        .err()
+        .unwrap_or_else(|| panic!("connected, though {setting}"));
+    let error = format!("{error:#}");
     assert!(
-        NatsConnection::connect(&settings, "test").await.is_err(),
-        "connected without TLS"
+        error.starts_with("cannot connect to NATS at ") && error.contains(setting),
+        "{setting:?} is not in {error:?}"
     );
 }
 
@@ -134,7 +170,7 @@ async fn postgres(dir: &Path, certificates: &Certificates) -> Postgres {
         data: dir.join("postgres"),
         log: dir.join("postgres.log"),
         port: free_ports(1).expect("a free port")[0],
-        password: new_secret(),
+        password: PASSWORD.to_owned(),
         sync: false,
     };
     let data = options.data.clone();
@@ -158,6 +194,57 @@ async fn postgres(dir: &Path, certificates: &Certificates) -> Postgres {
     std::fs::write(data.join("pg_hba.conf"), access).expect("it is writable");
     postgres.start().await.expect("it takes the certificates");
     postgres
+}
+
+/// A service that waits for Postgres: this test program, run for [`a_service`] alone.
+struct WaitingService {
+    _child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+}
+
+impl WaitingService {
+    fn start(postgres_url: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("a test program has a path"))
+            .args(["--exact", "a_service", "--nocapture"])
+            .env(IS_A_SERVICE, "1")
+            .env("TIDINGS_POSTGRES_URL", postgres_url)
+            .env("TIDINGS_LOG_FORMAT", "json")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the test program starts");
+        let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        Self { _child: child, log }
+    }
+
+    /// The first line of its log that contains `text`.
+    async fn logs(&mut self, text: &str) -> String {
+        let find = async {
+            while let Some(line) = self.log.next_line().await.expect("the log is UTF-8") {
+                if line.contains(text) {
+                    return line;
+                }
+            }
+            panic!("it has ended without {text:?} in its log");
+        };
+        let line = tokio::time::timeout(PATIENCE, find).await;
+        line.unwrap_or_else(|_| panic!("no {text:?} in its log"))
+    }
+}
+
+#[derive(Parser)]
+struct Settings {
+    #[command(flatten)]
+    base: BaseConfig,
+}
+
+#[test]
+fn a_service() {
+    if std::env::var_os(IS_A_SERVICE).is_some() {
+        let settings = Settings::parse_from(["service"]);
+        start::run_without_bus("test", &settings.base, |_| std::future::ready(Ok(())));
+    }
 }
 
 #[tokio::test]
@@ -185,6 +272,27 @@ async fn postgres_is_believed_by_its_certificate_and_asks_for_ours() {
         assert!(answer.is_err(), "{mode}: believed another authority");
         let answer = asked(format!("sslmode={mode}{own}")).await;
         assert!(answer.is_err(), "{mode}: believed an authority that nobody knows");
+    }
+    // A service says which setting it is.
+    let url = |options: String| format!("{}?{options}", postgres.url());
+    for (url, setting) in [
+        (
+            url(format!("sslmode=verify-full{}{own}", root(&others))),
+            "sslrootcert of --postgres-url is not of the authority that signed the server's certificate",
+        ),
+        (
+            url(format!("sslmode=verify-full{}{own}", root(&certificates))).replace("127.0.0.1", "localhost"),
+            "--postgres-url names another host than the server's certificate is for",
+        ),
+        (
+            url("sslmode=require".to_owned()),
+            "connection requires a valid client certificate",
+        ),
+    ] {
+        let mut waits = WaitingService::start(&url);
+        let line = waits.logs("condition does not hold").await;
+        assert!(line.contains(setting), "{setting:?} is not in {line:?}");
+        assert!(!line.contains(PASSWORD), "{line:?}");
     }
     // TLS, whoever is at the other end.
     let answer = asked(format!("sslmode=require{own}")).await;
