@@ -48,7 +48,7 @@ pub enum ApiError {
     /// Nobody listens: no such stream, or no leader.
     #[error("nobody listens on {0}")]
     NoResponders(String),
-    /// This process's user may not ask that. Nothing was done.
+    /// This process's user may not ask that, and nothing was done; or it may not hear the answer.
     #[error("this NATS user has no permission for {0}")]
     Forbidden(String),
     /// No connection; nothing was sent.
@@ -316,10 +316,9 @@ impl Bus {
 
     /// Why there is no answer.
     pub(crate) fn no_answer(&self, subject: String) -> ApiError {
-        if self.denials.has(&subject) {
-            ApiError::Forbidden(subject)
-        } else {
-            ApiError::Timeout
+        match self.denials.of_request(&subject) {
+            Some(forbidden) => ApiError::Forbidden(forbidden),
+            None => ApiError::Timeout,
         }
     }
 }

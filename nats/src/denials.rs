@@ -7,6 +7,9 @@ use parking_lot::Mutex;
 /// Subjects that are remembered, the latest ones. A process that lacks a permission asks for the same few again and again.
 const REMEMBERED_MAX: usize = 64;
 
+/// So begin the subjects of answers, whoever the user is.
+const ANSWERS: &str = "_INBOX";
+
 /// The subjects that were forbidden lately. One for each connection.
 #[derive(Debug, Default)]
 pub struct Denials(Mutex<VecDeque<String>>);
@@ -27,9 +30,12 @@ impl Denials {
         Some((subject, is_new))
     }
 
-    /// Whether this was forbidden lately.
-    pub(crate) fn has(&self, subject: &str) -> bool {
-        self.0.lock().iter().any(|forbidden| forbidden == subject)
+    /// What was forbidden lately of a request: to ask it, or to hear the answer. The latter is so of every request when the
+    /// process has another user's login.
+    pub(crate) fn of_request(&self, subject: &str) -> Option<String> {
+        let subjects = self.0.lock();
+        let of_it = |forbidden: &&String| *forbidden == subject || forbidden.starts_with(ANSWERS);
+        subjects.iter().find(of_it).cloned()
     }
 }
 
@@ -70,11 +76,14 @@ mod tests {
             |subject: &str| denials.note(&format!("Permissions Violation for Publish to \"{subject}\""));
         assert_eq!(note("a"), Some(("a".to_owned(), true)));
         assert_eq!(note("a"), Some(("a".to_owned(), false)));
-        assert!(denials.has("a") && !denials.has("b"));
+        assert_eq!(denials.of_request("a").as_deref(), Some("a"));
+        assert_eq!(denials.of_request("b"), None);
         for number in 0..REMEMBERED_MAX {
             note(&number.to_string());
         }
-        assert!(!denials.has("a"));
+        assert_eq!(denials.of_request("a"), None);
+        note("_INBOX_gateway.x.*");
+        assert_eq!(denials.of_request("a").as_deref(), Some("_INBOX_gateway.x.*"));
         assert_eq!(denials.note("Stale Connection"), None);
     }
 }

@@ -10,6 +10,7 @@ mod inboxes;
 mod look;
 mod monitoring;
 mod nats_command;
+mod nats_users;
 mod scene;
 mod settings;
 mod shell;
