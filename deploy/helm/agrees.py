@@ -86,10 +86,11 @@ def check_pod(name, spec, all_of_it):
     environment = {one["name"]: one.get("value") for one in container["env"]}
     expect(len(environment) == len(container["env"]), f"{name}: a variable is given twice")
     for variable in environment:
-        if variable.startswith("TIDINGS_") and variable != "TIDINGS_NATS_PASSWORD":
+        if variable.startswith("TIDINGS_"):
             flag = variable.removeprefix("TIDINGS_").lower().replace("_", "-")
             expect(flag in flags, f"{name}: {variable} is not a setting of the guide")
-    expect({"TIDINGS_NATS_URL", "TIDINGS_POSTGRES_URL"} <= set(environment), f"{name}: does not know where NATS and Postgres are")
+    expect("TIDINGS_POSTGRES_URL" in environment, f"{name}: does not know where Postgres is")
+    check_login(name, container["name"], environment, spec.get("volumes", []))
     # Kubernetes puts in only what stands before.
     order = list(environment)
     for variable, value in environment.items():
@@ -114,6 +115,21 @@ def check_pod(name, spec, all_of_it):
             expect(environment.get(flag, "").endswith(f":{ports.get(port)}"), f"{name}: {flag} is not the port {port}")
     for probe, asked in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")]:
         expect(container[probe]["httpGet"] == {"path": asked, "port": "admin"}, f"{name}: {probe}")
+
+
+def check_login(name, component, environment, volumes):
+    """Who uses NATS has its own user there and no other's; media does not use it."""
+    logins = {flag: value for flag, value in environment.items() if flag in ("TIDINGS_NATS_SEED_FILE", "TIDINGS_NATS_CREDENTIALS_FILE")}
+    keys = [item for volume in volumes if volume["name"] == "nats-login" for item in volume["secret"]["items"]]
+    if component == "media":
+        used = [variable for variable in environment if variable.startswith("TIDINGS_NATS")]
+        expect(not used and not keys, f"{name}: does not use NATS, and has {used or keys}")
+        return
+    expect("TIDINGS_NATS_URL" in environment, f"{name}: does not know where NATS is")
+    expect(len(logins) == len(keys) <= 1, f"{name}: logins {logins}, files {keys}")
+    for (flag, file), item in zip(logins.items(), keys):
+        expect(file == f"/etc/tidings/nats/{item['path']}", f"{name}: {flag} is not the file that is mounted")
+        expect(item["key"] == component + (".nk" if "SEED" in flag else ""), f"{name}: has the login of {item['key']}")
 
 
 def check_references(one, all_of_it, pods):

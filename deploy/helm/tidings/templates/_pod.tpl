@@ -8,45 +8,67 @@
 - { name: admin, containerPort: 9100 }
 {{- end -}}
 
-{{/* Where NATS and Postgres are, for every process. Takes root. */}}
+{{/* By what a process logs in to NATS: seeds, credentials, or nothing. Takes root and component. */}}
+{{- define "tidings.login" -}}
+{{- if ne .component "media" -}}
+{{- if .root.Values.bus.credentialsSecret.name -}}
+credentials
+{{- else if and .root.Values.bus.seedsSecret.name (not .root.Values.bus.urlSecret.name) -}}
+seeds
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where NATS and Postgres are, for every process. Media does not use NATS. Takes root and component. */}}
 {{- define "tidings.connections" -}}
-{{- if .Values.bus.credentialsSecret.name }}
+{{- $bus := .root.Values.bus }}
+{{- if ne .component "media" }}
+{{- $login := include "tidings.login" . }}
+{{- if eq $login "credentials" }}
 - name: TIDINGS_NATS_CREDENTIALS_FILE
   value: /etc/tidings/nats/credentials
+{{- else if eq $login "seeds" }}
+- name: TIDINGS_NATS_SEED_FILE
+  value: /etc/tidings/nats/seed
 {{- end }}
-{{- if .Values.bus.urlSecret.name }}
 - name: TIDINGS_NATS_URL
+{{- if $bus.urlSecret.name }}
   valueFrom:
-    secretKeyRef: {{ pick .Values.bus.urlSecret "name" "key" | toJson }}
-{{- else if .Values.bus.url }}
-- name: TIDINGS_NATS_URL
-  value: {{ .Values.bus.url | quote }}
-{{- else if and .Values.nats.enabled .Values.bus.credentialsSecret.name }}
-- name: TIDINGS_NATS_URL
-  value: nats://{{ include "tidings.nats" . }}:4222
-{{- else if .Values.nats.enabled }}
-- name: TIDINGS_NATS_PASSWORD
-  valueFrom:
-    secretKeyRef: {{ pick .Values.bus.passwordSecret "name" "key" | toJson }}
-- name: TIDINGS_NATS_URL
-  value: nats://tidings:$(TIDINGS_NATS_PASSWORD)@{{ include "tidings.nats" . }}:4222
+    secretKeyRef: {{ pick $bus.urlSecret "name" "key" | toJson }}
+{{- else if $bus.url }}
+  value: {{ $bus.url | quote }}
+{{- else if .root.Values.nats.enabled }}
+  value: nats://{{ include "tidings.nats" .root }}:4222
 {{- else }}
 {{- fail "bus: url or urlSecret.name must say where NATS is, since nats.enabled is false" }}
 {{- end }}
+{{- if $bus.tlsByCa }}
+{{- if not .root.Values.ca.secret.name }}
+{{- fail "bus.tlsByCa: ca.secret.name must say which authority" }}
+{{- end }}
+- name: TIDINGS_NATS_CA_FILE
+  value: /etc/tidings/ca/ca.crt
+{{- end }}
+{{- end }}
 - name: TIDINGS_POSTGRES_URL
   valueFrom:
-    secretKeyRef: {{ pick .Values.postgres.urlSecret "name" "key" | toJson }}
+    secretKeyRef: {{ pick .root.Values.postgres.urlSecret "name" "key" | toJson }}
 {{- end -}}
 
-{{/* Files of Secrets that every process has. Takes root and component. */}}
+{{/* Files of Secrets that a process has. Takes root and component. */}}
 {{- define "tidings.secretVolumes" -}}
-{{- with .root.Values.bus.credentialsSecret.name }}
-- name: nats-credentials
+{{- $login := include "tidings.login" . }}
+{{- if $login }}
+- name: nats-login
   secret:
-    secretName: {{ . }}
+    secretName: {{ ternary .root.Values.bus.seedsSecret.name .root.Values.bus.credentialsSecret.name (eq $login "seeds") }}
     # For the group, which is the pod's.
     defaultMode: 0440
-    items: [{ key: {{ $.component }}, path: credentials }]
+    {{- if eq $login "seeds" }}
+    items: [{ key: {{ .component }}.nk, path: seed }]
+    {{- else }}
+    items: [{ key: {{ .component }}, path: credentials }]
+    {{- end }}
 {{- end }}
 {{- with .root.Values.ca.secret }}
 {{- if .name }}
@@ -59,10 +81,10 @@
 {{- end -}}
 
 {{- define "tidings.secretMounts" -}}
-{{- if .Values.bus.credentialsSecret.name }}
-- { name: nats-credentials, mountPath: /etc/tidings/nats, readOnly: true }
+{{- if include "tidings.login" . }}
+- { name: nats-login, mountPath: /etc/tidings/nats, readOnly: true }
 {{- end }}
-{{- if .Values.ca.secret.name }}
+{{- if .root.Values.ca.secret.name }}
 - { name: ca, mountPath: /etc/tidings/ca, readOnly: true }
 {{- end }}
 {{- end -}}

@@ -30,13 +30,13 @@ spec:
     - name: setup
       {{- include "tidings.image" (dict "root" . "values" .Values.defaults) | nindent 6 }}
       args: {{ $args | toJson }}
-      env: {{- include "tidings.connections" . | nindent 8 }}
+      env: {{- include "tidings.connections" (dict "root" . "component" "setup") | nindent 8 }}
         {{- with .Values.defaults.extraEnv }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
       resources: {{- toYaml .Values.setup.resources | nindent 8 }}
       securityContext: {{- include "tidings.containerSecurity" . | nindent 8 }}
-      {{- $secretMounts := include "tidings.secretMounts" . }}
+      {{- $secretMounts := include "tidings.secretMounts" (dict "root" . "component" "setup") }}
       {{- if or $secretMounts .Values.defaults.extraVolumeMounts }}
       volumeMounts:
         {{- $secretMounts | nindent 8 }}
