@@ -91,7 +91,7 @@ impl NatsUser {
                 "Gateways: accept events, hold sessions, read inboxes and delete what was confirmed in them."
             }
             Self::FanoutWorker => {
-                "Fan-out workers: read CHATS and delete from it, store entries, tell gateways."
+                "Fan-out workers: read CHATS, publish changes and delete there, store entries, tell gateways."
             }
             Self::InboxWorker => {
                 "Inbox workers: publish the outbox, empty inboxes, tell how much waits everywhere."
@@ -253,6 +253,8 @@ impl List {
             "STREAM.MSG.DELETE.CHATS",
         ]);
         self.subjects(&["$JS.ACK.CHATS.>", "$JS.ACK.*.*.CHATS.>", "dead.*.*"]);
+        // Changes of a chat whose place among the events must be known first.
+        self.subjects(&["chat.*.*"]);
         // Entries, and who is told of them.
         self.subjects(&["inbox.*.*.*", "live.*"]);
         self.marks();
