@@ -310,13 +310,13 @@ impl Bus {
             RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
                 ApiError::Malformed(format!("{kind}: {subject}"))
             }
-            RequestErrorKind::TimedOut | RequestErrorKind::Other => self.no_answer(subject),
+            RequestErrorKind::TimedOut | RequestErrorKind::Other => self.no_answer(&subject),
         }
     }
 
     /// Why there is no answer.
-    pub(crate) fn no_answer(&self, subject: String) -> ApiError {
-        match self.denials.of_request(&subject) {
+    pub(crate) fn no_answer(&self, subject: &str) -> ApiError {
+        match self.denials.of_request(subject) {
             Some(forbidden) => ApiError::Forbidden(forbidden),
             None => ApiError::Timeout,
         }

@@ -292,7 +292,7 @@ impl Bus {
             let message = match tokio::time::timeout_at(deadline, replies.next()).await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Err(ApiError::Disconnected),
-                Err(_) => return Err(self.no_answer(api)),
+                Err(_) => return Err(self.no_answer(&api)),
             };
             match message.status.map(|status| status.as_u16()) {
                 None => messages.push(stored(message)?),
