@@ -49,9 +49,7 @@ mod window;
 mod wire;
 mod workers;
 
-use anyhow::Context as _;
-use tidings_service::{Context, Registration};
-use tokio::net::TcpListener;
+use tidings_service::{Context, Registration, listen};
 use tokio_util::sync::CancellationToken;
 
 pub use config::GatewayConfig;
@@ -61,9 +59,7 @@ pub async fn run(config: GatewayConfig, context: Context) -> anyhow::Result<()> 
     let accepting = context.require("listening");
     metrics::describe();
     let gateway = gateway::Gateway::start(&config, &context).await?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listener = listen(config.listen)?;
     let address = listener.local_addr()?;
     let registered = CancellationToken::new();
     let registration = Registration::start(&context, Some(address.to_string()), registered.clone()).await?;

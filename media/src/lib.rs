@@ -28,9 +28,7 @@ mod upload;
 mod upload_error;
 mod weather;
 
-use anyhow::Context as _;
-use tidings_service::BaseContext;
-use tokio::net::TcpListener;
+use tidings_service::{BaseContext, listen};
 
 pub use config::MediaConfig;
 pub use openapi::openapi;
@@ -43,9 +41,7 @@ pub async fn run(config: MediaConfig, context: BaseContext) -> anyhow::Result<()
     let accepting = context.require("listening");
     metrics::describe();
     let media = media::Media::start(&config, &context).await?;
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let listener = listen(config.listen)?;
     let address = listener.local_addr()?;
     accepting.holds();
     tracing::info!(%address, "attachments can be uploaded and downloaded");

@@ -24,6 +24,7 @@ use crate::logging;
 use crate::metrics::Metrics;
 use crate::nats_connection::{NatsConnection, NatsSettings};
 use crate::postgres;
+use crate::sockets;
 use crate::stop::{EXIT_CODE_AT_ONCE, StopRequests};
 use crate::tasks::Tasks;
 use crate::trace::Traces;
@@ -69,6 +70,7 @@ fn block_on(
         eprintln!("tidings {name}: {error:#}");
         return ExitCode::FAILURE;
     }
+    sockets::raise_files_limit();
     install_crypto_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
