@@ -40,7 +40,7 @@ async fn run(seed: u64, nats: usize, faults_max: usize) {
         faults_max,
         only: Vec::new(),
         longest: Duration::from_secs(4),
-        longest_pause: Duration::from_secs(4),
+        longest_pause: Duration::from_secs(2),
         workload: WorkloadOptions::default(),
     })
     .await
