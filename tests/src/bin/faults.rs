@@ -9,10 +9,8 @@ use clap::{Parser, ValueEnum};
 use tidings_tests::faults::{
     FaultKind, OtherVersion, RigOptions, RunOptions, default_dir, judge_again, run_faults,
 };
+use tidings_tests::system_of_one;
 use tidings_tests::workload::WorkloadOptions;
-
-/// Subcommands of `tidings` that this program is as well: the services it starts are processes of itself.
-const SERVICES: [&str; 5] = ["gateway", "media", "fanout-worker", "inbox-worker", "setup"];
 
 /// Starts a private system, lets people use it, makes faults, and judges.
 #[derive(Debug, Parser)]
@@ -133,10 +131,8 @@ impl Args {
 }
 
 fn main() -> ExitCode {
-    if std::env::args()
-        .nth(1)
-        .is_some_and(|first| SERVICES.contains(&first.as_str()))
-    {
+    // The services are processes of this program.
+    if system_of_one::is_service() {
         return tidings_cli::main();
     }
     let args = Args::parse();
