@@ -4,6 +4,7 @@
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use tidings_cli::UpFile;
@@ -15,9 +16,10 @@ pub fn is_service() -> bool {
         .is_some_and(|first| !first.starts_with('-'))
 }
 
-/// Starts it in a folder that does not exist yet, does something with it, and stops it.
+/// Starts it, with one NATS server or three, in a folder that does not exist yet, does something with it, and stops it.
 pub async fn with<T>(
     dir: &Path,
+    nats_servers: usize,
     measure: impl AsyncFnOnce(UpFile) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     ensure!(!dir.exists(), "{} exists", dir.display());
@@ -25,6 +27,7 @@ pub async fn with<T>(
         .args(["up", "--rate-limits", "off", "--dir"])
         .arg(dir)
         .args(["--gateways", "1", "--fanout-workers", "1", "--inbox-workers", "1"])
+        .args(["--nats", &nats_servers.to_string()])
         .env(tidings_service::EXIT_WITH_STDIN, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -54,4 +57,15 @@ pub fn memory(pid: u32, line: &str) -> anyhow::Result<u64> {
     let line = status.lines().find_map(|found| found.strip_prefix(line));
     let kilobytes = line.and_then(|line| line.split_whitespace().next());
     Ok(kilobytes.context("the kernel tells it")?.parse::<u64>()? * 1024)
+}
+
+/// The CPU time that a process has taken.
+pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may have spaces. It is the second field; user and system time are the 14th and 15th.
+    let (_, fields) = stat.rsplit_once(") ").context("the kernel tells it")?;
+    let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
+    let (user, system) = times.next().zip(times.next()).context("the kernel tells it")?;
+    // Hundredths of a second for all programs, whatever the kernel counts in (`USER_HZ`).
+    Ok(Duration::from_millis((user? + system?) * 10))
 }

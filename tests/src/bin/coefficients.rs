@@ -1,27 +1,29 @@
 //! What one more of something costs the servers: an entry that waits, a client that is away, a durable, a connection's key,
-//! a chat in Postgres. `docs/scaling/scale.py` computes from it how far a system goes. nats-server is measured after it was
-//! started again, so that what it has thrown away, and keeps for later, does not count. Nothing here depends on how fast
-//! the machine is.
+//! a chat in Postgres, a beacon. `docs/scaling/scale.py` computes from it how far a system goes. Of nats-server's memory,
+//! the size is measured to which it lets its heap grow before it collects garbage, twice what is in use: the resident size
+//! depends on when it was looked at. Beacons and streams with three copies depend on how fast the machine is; nothing else
+//! does.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use clap::Parser;
 use futures::{StreamExt as _, TryStreamExt as _};
-use nix::sys::signal::{self, Signal};
-use nix::unistd::Pid;
 use serde_json::{Map, Value, json};
 use sqlx::{Connection as _, PgConnection};
 use tidings_cli::UpFile;
 use tidings_metadata::{Metadata, NewChat, RegisterClient};
 use tidings_nats::{
-    Bus, CHATS, Entry, Event, Inbox, Message, NatsUser, SESSIONS, SessionKey, Topology, durable_config,
+    Bus, Entry, Event, Inbox, Message, NatsUser, SESSIONS, SessionKey, Topology, durable_config,
     inbox_subject,
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, RequestId, Timestamp, UserId};
-use tidings_tests::system_of_one::{self, memory, pid_of};
+use tidings_service::{NatsConnection, NatsSettings};
+use tidings_tests::system_of_one::{self, cpu, memory, pid_of};
 use uuid::Uuid;
 
 /// What people write.
@@ -32,11 +34,20 @@ const CONCURRENT: usize = 64;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Participants of a chat.
 const CHAT_PEOPLE: usize = 10;
-/// The server forgets the ids of entries after two minutes (`duplicate_window` of `nats/definitions/inbox.json`), and
-/// knows those of the last two minutes again when it is started.
-const IDS_FORGOTTEN: Duration = Duration::from_secs(130);
-/// Until a server that was killed runs again.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// Stored in one stream.
+const STORED_BY_THREE: usize = 20_000;
+/// For so many inboxes: each takes 10,000 entries.
+const CLIENTS_OF_ONE: usize = 20;
+/// Sent by workers to gateways, of the size of what they send.
+const BEACON: &str = "0123456789abcdef0123456789abcdef";
+const BEACONS: usize = 500_000;
+/// Below what a client of NATS keeps for who does not listen.
+const BEACONS_AT_ONCE: usize = 1_000;
+/// By then the server has forgotten the ids of entries (`duplicate_window` of `nats/definitions/inbox.json`: two minutes),
+/// and what it keeps of blocks that it has just written or read.
+const FORGOTTEN: Duration = Duration::from_secs(130);
+/// Go collects garbage every two minutes at least.
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// Measures what one more of something costs the servers.
 #[derive(Debug, Parser)]
@@ -45,6 +56,10 @@ struct Args {
     /// The system's data go here. It must not exist.
     #[arg(long, value_name = "DIR")]
     dir: PathBuf,
+
+    /// NATS servers: with three, only how fast a stream with three copies takes messages.
+    #[arg(long, default_value_t = 1, value_name = "1|3")]
+    nats: usize,
 
     /// Clients that are away.
     #[arg(long, default_value_t = 20_000, value_name = "N")]
@@ -70,7 +85,7 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     let runtime = tokio::runtime::Runtime::new().expect("threads can be started");
-    let result = runtime.block_on(system_of_one::with(&args.dir, async |system| {
+    let result = runtime.block_on(system_of_one::with(&args.dir, args.nats, async |system| {
         measure(&args, &system).await
     }));
     match result {
@@ -86,9 +101,10 @@ fn main() -> ExitCode {
 }
 
 struct Measured {
-    dir: PathBuf,
     system: UpFile,
     bus: Bus,
+    /// Who may look at servers.
+    servers: NatsConnection,
     topology: Topology,
     store: PathBuf,
     found: Map<String, Value>,
@@ -96,11 +112,11 @@ struct Measured {
 
 async fn measure(args: &Args, system: &UpFile) -> anyhow::Result<Value> {
     let settings = system.nats_settings(NatsUser::Admin)?;
-    let connection = tidings_service::NatsConnection::connect(&settings, "coefficients").await?;
+    let connection = NatsConnection::connect(&settings, "coefficients").await?;
     let mut measured = Measured {
-        dir: args.dir.clone(),
         system: system.clone(),
         bus: Bus::new(connection.client().clone()),
+        servers: NatsConnection::connect(&NatsSettings::parse(&system.nats_system)?, "coefficients").await?,
         topology: Topology::default(),
         store: args.dir.join("nats"),
         found: Map::new(),
@@ -113,6 +129,11 @@ async fn measure(args: &Args, system: &UpFile) -> anyhow::Result<Value> {
             ))
         })
         .collect::<anyhow::Result<_>>()?;
+    if args.nats == 3 {
+        measured.stream_of_three().await?;
+        return Ok(Value::Object(measured.found));
+    }
+    measured.beacons().await?;
     measured.postgres(args.chats).await?;
     measured.sessions(&people).await?;
     measured.entries(&people, args.entries).await?;
@@ -127,6 +148,45 @@ impl Measured {
         eprintln!("{name}: {value:.1} {unit}");
         let value = json!({ "value": (value * 10.0).round() / 10.0, "unit": unit });
         self.found.insert(name.to_owned(), value);
+    }
+
+    /// A stream with three copies, each of which syncs its disk: CHATS is one, and so is each shard.
+    async fn stream_of_three(&mut self) -> anyhow::Result<()> {
+        let user_id = UserId::new("someone")?;
+        let clients: Vec<_> = (0..CLIENTS_OF_ONE)
+            .map(|_| (user_id.clone(), ClientId(Uuid::new_v4())))
+            .collect();
+        self.store_entries(&clients, STORED_BY_THREE / CLIENTS_OF_ONE / 10)
+            .await?;
+        let began = Instant::now();
+        self.store_entries(&clients, STORED_BY_THREE / CLIENTS_OF_ONE)
+            .await?;
+        let rate = STORED_BY_THREE as f64 / began.elapsed().as_secs_f64();
+        self.is(
+            "stream_r3_messages_s",
+            rate,
+            "messages a second that one stream with three copies takes",
+        );
+        Ok(())
+    }
+
+    /// A small message without a stream, from one client of NATS to another.
+    async fn beacons(&mut self) -> anyhow::Result<()> {
+        let pid = pid_of(&self.system, "nats-1")?;
+        let client = self.servers.client();
+        let mut heard = client.subscribe("beacons").await?;
+        let before = cpu(pid)?;
+        for _ in 0..BEACONS / BEACONS_AT_ONCE {
+            for _ in 0..BEACONS_AT_ONCE {
+                client.publish("beacons", BEACON.into()).await?;
+            }
+            for _ in 0..BEACONS_AT_ONCE {
+                heard.next().await.context("nats-server goes on")?;
+            }
+        }
+        let each = cpu(pid)?.saturating_sub(before).as_secs_f64() * 1e6 / BEACONS as f64;
+        self.is("beacon_nats_us", each, "us of nats-server's CPU a beacon");
+        Ok(())
     }
 
     /// A key of SESSIONS, which every fan-out worker keeps in mind.
@@ -165,12 +225,10 @@ impl Measured {
     async fn entries(&mut self, people: &[(UserId, ClientId)], entries: usize) -> anyhow::Result<()> {
         ensure!(entries > 1, "--entries is at least 2");
         let start = (self.nats().await?, bytes_on_disk(&self.store)?);
-        self.is("nats_base_bytes", start.0, "bytes of nats-server's memory before");
+        self.is("nats_base_bytes", start.0, "bytes of nats-server's heap before");
         self.store_entries(people, 1).await?;
-        tokio::time::sleep(IDS_FORGOTTEN).await;
         let first = (self.nats().await?, bytes_on_disk(&self.store)?);
         self.store_entries(people, entries - 1).await?;
-        tokio::time::sleep(IDS_FORGOTTEN).await;
         let all = (self.nats().await?, bytes_on_disk(&self.store)?);
         let (clients, more) = (people.len() as f64, (people.len() * (entries - 1)) as f64);
         let an_entry = (all.0 - first.0) / more;
@@ -279,20 +337,34 @@ impl Measured {
         Ok(())
     }
 
-    /// The resident memory of nats-server after a new start.
-    async fn nats(&mut self) -> anyhow::Result<f64> {
-        let pid = pid_of(&self.system, "nats-1")?;
-        signal::kill(Pid::from_raw(pid.try_into()?), Signal::SIGKILL)?;
+    /// The heap that nats-server lets itself grow to, once it has been left alone.
+    async fn nats(&self) -> anyhow::Result<f64> {
+        tokio::time::sleep(FORGOTTEN).await;
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)?
+            .as_nanos() as f64;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            ensure!(Instant::now() < deadline, "nats-server is not back");
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            self.system = UpFile::read(&self.dir)?;
-            let again = pid_of(&self.system, "nats-1")? != pid;
-            if again && self.bus.stream_bounds(CHATS, TIMEOUT).await.is_ok() {
-                return self.resident("nats-1").await;
+            let profile = self.heap_profile().await?;
+            if figure(&profile, "LastGC")? > now {
+                return figure(&profile, "NextGC");
             }
+            ensure!(Instant::now() < deadline, "nats-server does not collect garbage");
+            tokio::time::sleep(Duration::from_secs(2)).await;
         }
+    }
+
+    /// What Go's runtime says of the heap (`runtime.MemStats`), behind stacks that are of no interest.
+    async fn heap_profile(&self) -> anyhow::Result<String> {
+        let request = json!({ "name": "heap", "debug": 1 }).to_string();
+        let client = self.servers.client();
+        let answer = client
+            .request("$SYS.REQ.SERVER.PING.PROFILEZ", request.into())
+            .await?;
+        let answer: Value = serde_json::from_slice(&answer.payload)?;
+        let profile = answer["data"]["profile"].as_str();
+        let profile = profile.with_context(|| format!("no profile: {answer}"))?;
+        Ok(String::from_utf8(BASE64_STANDARD.decode(profile)?)?)
     }
 
     /// A process's resident memory once it does not grow any more.
@@ -320,6 +392,14 @@ async fn register(metadata: &Metadata, user_id: &UserId) -> anyhow::Result<()> {
     };
     metadata.register_client(hello).await?;
     Ok(())
+}
+
+/// Of a line `# NAME = FIGURE`.
+fn figure(profile: &str, name: &str) -> anyhow::Result<f64> {
+    let mut lines = profile.lines();
+    let found = lines.find_map(|line| line.strip_prefix("# ")?.strip_prefix(name)?.strip_prefix(" = "));
+    let found = found.with_context(|| format!("a heap profile without {name}"))?;
+    Ok(found.trim().parse()?)
 }
 
 /// Some at a time; the first error ends it.

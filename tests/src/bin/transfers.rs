@@ -79,7 +79,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(args: &Args) -> anyhow::Result<()> {
-    system_of_one::with(&args.dir, async |system| {
+    system_of_one::with(&args.dir, 1, async |system| {
         let media = Media {
             url: system.media.clone().context("media runs")?,
             secret: system.jwt_secret.clone(),
