@@ -195,7 +195,13 @@ impl List {
 
     /// Changes that Postgres has are told to everybody, by whoever comes first.
     fn outbox(&mut self) {
-        self.subjects(&["chat.*.*", "invalidation.user.*", "invalidation.chat.*"]);
+        self.outbox_of_chats();
+        self.subjects(&["invalidation.user.*"]);
+    }
+
+    /// Of chats alone: a fan-out worker publishes a change whose place among the events it must know.
+    fn outbox_of_chats(&mut self) {
+        self.subjects(&["chat.*.*", "invalidation.chat.*"]);
     }
 
     /// Marks of what is missing from inboxes: the one before is read, and deleted.
@@ -253,8 +259,7 @@ impl List {
             "STREAM.MSG.DELETE.CHATS",
         ]);
         self.subjects(&["$JS.ACK.CHATS.>", "$JS.ACK.*.*.CHATS.>", "dead.*.*"]);
-        // Changes of a chat whose place among the events must be known first.
-        self.subjects(&["chat.*.*"]);
+        self.outbox_of_chats();
         // Entries, and who is told of them.
         self.subjects(&["inbox.*.*.*", "live.*"]);
         self.marks();

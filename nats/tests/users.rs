@@ -298,6 +298,7 @@ const ALLOWED: &[(NatsUser, &[Try])] = &[
             Publish("inbox.07.alice.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("inbox.07.alice.first.lost"),
             Publish("chat.03.018f4e2a-7c3b-7a10-8000-000000000002"),
+            Publish("invalidation.chat.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("live.f2d2eb3391934364ae8ae8cea9d1aeee"),
             Publish("dead.03.x"),
             Publish("$KV.TRIALS.03"),
