@@ -100,8 +100,16 @@ impl Context {
     /// [`start::run`](crate::start::run) would wait. Nothing listens, nothing obeys signals; whoever wants its tasks
     /// to end cancels `stopping`.
     pub async fn attach(service: &'static str, nats_url: &str, postgres_url: &str) -> anyhow::Result<Self> {
+        Self::attach_by(service, NatsSettings::parse(nats_url)?, postgres_url).await
+    }
+
+    /// The same, by settings that may have another login than the URL's.
+    pub async fn attach_by(
+        service: &'static str,
+        nats_settings: NatsSettings,
+        postgres_url: &str,
+    ) -> anyhow::Result<Self> {
         let base = BaseContext::attach(service, postgres_url).await?;
-        let nats_settings = NatsSettings::parse(nats_url)?;
         let nats = NatsConnection::connect(&nats_settings, &format!("{service}-{}", base.boot_id)).await?;
         let bus = nats.bus();
         let topology = setup::check(&bus).await?;

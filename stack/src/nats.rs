@@ -71,6 +71,7 @@ pub struct NatsServer {
     secrets: NatsSecrets,
     /// Whether there is the user `tidings`.
     by_password: bool,
+    log: PathBuf,
     _temp: Option<TempDir>,
 }
 
@@ -142,12 +143,8 @@ impl NatsServer {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, ports.monitoring)),
             path: "/healthz?js-meta-only=true".to_owned(),
         };
-        let mut spec = Spec::new(
-            name.clone(),
-            &program.path,
-            options.logs.join(format!("{name}.log")),
-            probe,
-        );
+        let log = options.logs.join(format!("{name}.log"));
+        let mut spec = Spec::new(name.clone(), &program.path, log.clone(), probe);
         spec.args = vec!["--config".into(), config.into_os_string()];
         spec.orphaned = Orphaned::Signal(Signal::SIGTERM);
         Ok(Self {
@@ -155,13 +152,19 @@ impl NatsServer {
             ports,
             secrets: options.secrets.clone(),
             by_password: options.users.is_none(),
+            log,
             _temp: None,
         })
     }
 
     /// One server with a folder, ports and passwords of its own, for tests. Everything goes when it is dropped.
     pub async fn start_temp() -> anyhow::Result<Self> {
-        let (mut nodes, temp) = start_temp(1).await?;
+        Self::start_temp_with(None).await
+    }
+
+    /// The same, with further users beside `tidings`, as a server's configuration has them: `users: […]`.
+    pub async fn start_temp_with(users: Option<&str>) -> anyhow::Result<Self> {
+        let (mut nodes, temp) = start_temp(1, users).await?;
         let node = nodes.remove(0);
         Ok(Self {
             _temp: Some(temp),
@@ -176,8 +179,20 @@ impl NatsServer {
         if self.by_password {
             format!("nats://tidings:{}@127.0.0.1:{port}", self.secrets.password)
         } else {
-            format!("nats://127.0.0.1:{port}")
+            self.address()
         }
+    }
+
+    /// The URL without a login.
+    pub fn address(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.ports.client)
+    }
+
+    /// What it has forbidden somebody since it was made, a line of its log each.
+    pub fn violations(&self) -> Vec<String> {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines = log.lines().filter(|line| line.contains(" Violation - "));
+        lines.map(str::to_owned).collect()
     }
 
     /// The URL for operators who look at servers, with the password of the system account.
@@ -235,7 +250,12 @@ impl NatsCluster {
     /// Three servers with a folder, ports and passwords of their own, for tests. Everything goes when it is
     /// dropped.
     pub async fn start_temp() -> anyhow::Result<Self> {
-        let (nodes, temp) = start_temp(3).await?;
+        Self::start_temp_with(None).await
+    }
+
+    /// The same, with further users beside `tidings`; see [`NatsServer::start_temp_with`].
+    pub async fn start_temp_with(users: Option<&str>) -> anyhow::Result<Self> {
+        let (nodes, temp) = start_temp(3, users).await?;
         Ok(Self { nodes, _temp: temp })
     }
 
@@ -251,21 +271,25 @@ impl NatsCluster {
     }
 }
 
-async fn start_temp(count: usize) -> anyhow::Result<(Vec<NatsServer>, TempDir)> {
+async fn start_temp(count: usize, users: Option<&str>) -> anyhow::Result<(Vec<NatsServer>, TempDir)> {
     let program =
         tokio::task::spawn_blocking(|| Finder::from_env(&|line| eprintln!("{line}"))?.nats()).await??;
     let mut tries = 0;
     loop {
         tries += 1;
         let temp = tempfile::Builder::new().prefix("tidings-nats-").tempdir()?;
+        let secrets = NatsSecrets::random();
         let options = NatsOptions {
             dir: temp.path().to_owned(),
             logs: temp.path().to_owned(),
             ports: NatsPorts::free(count)?,
-            secrets: NatsSecrets::random(),
-            users: None,
+            users: users.map(|users| users.replacen("[\n", &format!("[\n{}\n", by_password(&secrets)), 1)),
+            secrets,
         };
         let mut nodes = NatsServer::prepare(&program, &options)?;
+        for node in &mut nodes {
+            node.by_password = true;
+        }
         match try_join_all(nodes.iter_mut().map(NatsServer::start)).await {
             Ok(_) => return Ok((nodes, temp)),
             Err(_) if tries < TEMP_TRIES => {}
@@ -276,9 +300,13 @@ async fn start_temp(count: usize) -> anyhow::Result<(Vec<NatsServer>, TempDir)> 
 
 /// Who may log in.
 fn users_configuration(options: &NatsOptions) -> String {
-    let password = &options.secrets.password;
-    let one = || format!("users: [{{ user: tidings, password: \"{password}\" }}]\n");
+    let one = || format!("users: [{}]\n", by_password(&options.secrets));
     options.users.clone().unwrap_or_else(one)
+}
+
+/// The user who may do everything.
+fn by_password(secrets: &NatsSecrets) -> String {
+    format!("{{ user: tidings, password: \"{}\" }}", secrets.password)
 }
 
 /// A configuration that needs no environment: what its template asks for, and the template.

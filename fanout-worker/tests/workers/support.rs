@@ -5,17 +5,18 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use futures::StreamExt as _;
+use nkeys::KeyPair;
 use serde_json::{Value, json};
 use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_metadata::{Metadata, ModifyParticipants, NewChat, OutboxKey, RegisterClient};
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
     ApiError, Beacon, Bus, CHATS, ChatUpdate, Entry, Event, HEADER_GRANTED, Inbox, LiveMessage, Message,
-    Notice, SESSIONS, SessionKey, Topology, chat_subject, event_headers, fanout_consumer, inbox_stream,
-    inbox_subject, live_subject,
+    NatsUser, Notice, SESSIONS, SessionKey, Topology, chat_subject, event_headers, fanout_consumer,
+    inbox_stream, inbox_subject, live_subject, users_conf,
 };
 use tidings_protocol::{Attachment, ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
-use tidings_service::{Context, NatsConnection, NatsSettings, outbox};
+use tidings_service::{Context, NatsConnection, NatsSettings, Secret, outbox};
 use tidings_stack::{NatsCluster, NatsServer, Postgres};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -31,6 +32,19 @@ pub(crate) struct System {
     pub(crate) nats: Nats,
     pub(crate) postgres: Postgres,
     pub(crate) context: Context,
+    /// Of the workers' NATS user.
+    seed: Secret,
+}
+
+/// What NATS forbids a worker it does without, or does not do at all: no test may need that.
+impl Drop for System {
+    fn drop(&mut self) {
+        let violations = self.nats.violations();
+        assert!(
+            std::thread::panicking() || violations.is_empty(),
+            "{violations:#?}"
+        );
+    }
 }
 
 /// The NATS servers.
@@ -44,6 +58,23 @@ impl Nats {
         match self {
             Self::One(server) => server.url(),
             Self::Three(cluster) => cluster.url(),
+        }
+    }
+
+    fn address(&self) -> String {
+        match self {
+            Self::One(server) => server.address(),
+            Self::Three(cluster) => {
+                let addresses: Vec<String> = cluster.nodes.iter().map(NatsServer::address).collect();
+                addresses.join(",")
+            }
+        }
+    }
+
+    fn violations(&self) -> Vec<String> {
+        match self {
+            Self::One(server) => server.violations(),
+            Self::Three(cluster) => cluster.nodes.iter().flat_map(NatsServer::violations).collect(),
         }
     }
 
@@ -76,20 +107,38 @@ struct Command {
     config: FanoutWorkerConfig,
 }
 
+/// A seed for the workers' user, and what servers must know.
+fn user() -> (Secret, String) {
+    let key = KeyPair::new_user();
+    let users = users_conf(&Topology::default(), |user| match user {
+        NatsUser::FanoutWorker => vec![key.public_key()],
+        _ => Vec::new(),
+    });
+    (Secret::new(key.seed().expect("a new key has a seed")), users)
+}
+
 impl System {
     /// With streams and tables; few parts, which are made faster than many.
     pub(crate) async fn start(partitions: u16) -> Self {
-        let nats = NatsServer::start_temp().await.expect("nats-server starts");
-        Self::set_up(Nats::One(nats), partitions, 1).await
+        let (seed, users) = user();
+        let nats = NatsServer::start_temp_with(Some(&users)).await;
+        Self::set_up(Nats::One(nats.expect("nats-server starts")), seed, partitions, 1).await
     }
 
     /// On three NATS nodes, with three copies of everything.
     pub(crate) async fn start_cluster(partitions: u16) -> Self {
-        let cluster = NatsCluster::start_temp().await.expect("nats-servers start");
-        Self::set_up(Nats::Three(cluster), partitions, 3).await
+        let (seed, users) = user();
+        let cluster = NatsCluster::start_temp_with(Some(&users)).await;
+        Self::set_up(
+            Nats::Three(cluster.expect("nats-servers start")),
+            seed,
+            partitions,
+            3,
+        )
+        .await
     }
 
-    async fn set_up(nats: Nats, partitions: u16, replicas: u8) -> Self {
+    async fn set_up(nats: Nats, seed: Secret, partitions: u16, replicas: u8) -> Self {
         tidings_service::start::install_crypto_provider();
         let postgres = Postgres::start_temp().await;
         let postgres = postgres.expect("Postgres starts");
@@ -119,6 +168,7 @@ impl System {
             nats,
             postgres,
             context,
+            seed,
         }
     }
 
@@ -133,9 +183,13 @@ impl System {
             .enable_all()
             .build()
             .expect("threads can be started");
-        let (nats, postgres) = (self.nats.url(), self.postgres.url().to_owned());
+        let settings_of_nats = NatsSettings::parse(&self.nats.address()).expect("the URL is valid");
+        let nats = settings_of_nats
+            .of_user(NatsUser::FanoutWorker)
+            .with_seed(self.seed.clone());
+        let (nats, postgres) = (nats.expect("it is a seed"), self.postgres.url().to_owned());
         let context = runtime
-            .spawn(async move { Context::attach("fanout-worker", &nats, &postgres).await })
+            .spawn(async move { Context::attach_by("fanout-worker", nats, &postgres).await })
             .await
             .expect("the task does not panic")
             .expect("the system is set up");

@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use clap::Parser;
+use nkeys::KeyPair;
 use tidings_inbox_worker::InboxWorkerConfig;
 use tidings_metadata::{Metadata, RegisterClient, Registered};
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
-    Bus, Entry, Event, Inbox, Lost, Message, Shard, Topology, durable_config, event_headers, inbox_stream,
-    inbox_subject, lost_subject,
+    Bus, Entry, Event, Inbox, Lost, Message, NatsUser, Shard, Topology, durable_config, event_headers,
+    inbox_stream, inbox_subject, lost_subject, users_conf,
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, Timestamp, UserId};
-use tidings_service::{Context, NatsConnection, NatsSettings, clock};
+use tidings_service::{Context, NatsConnection, NatsSettings, Secret, clock};
 use tidings_stack::{NatsServer, Postgres};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -23,10 +24,23 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The servers of one test, and a connection of its own.
 pub(crate) struct System {
-    _nats: NatsServer,
+    nats: NatsServer,
+    /// Of the workers' NATS user.
+    seed: Secret,
     _postgres: Postgres,
     urls: [String; 2],
     pub(crate) context: Context,
+}
+
+/// What NATS forbids a worker it does without, or does not do at all: no test may need that.
+impl Drop for System {
+    fn drop(&mut self) {
+        let violations = self.nats.violations();
+        assert!(
+            std::thread::panicking() || violations.is_empty(),
+            "{violations:#?}"
+        );
+    }
 }
 
 /// A worker that runs until it is stopped.
@@ -45,7 +59,13 @@ impl System {
     /// With streams and tables; few shards, which are made faster than many.
     pub(crate) async fn start() -> Self {
         tidings_service::start::install_crypto_provider();
-        let nats = NatsServer::start_temp().await.expect("nats-server starts");
+        let key = KeyPair::new_user();
+        let users = users_conf(&Topology::default(), |user| match user {
+            NatsUser::InboxWorker => vec![key.public_key()],
+            _ => Vec::new(),
+        });
+        let nats = NatsServer::start_temp_with(Some(&users)).await;
+        let nats = nats.expect("nats-server starts");
         let postgres = Postgres::start_temp().await.expect("Postgres starts");
         let settings = NatsSettings::parse(&nats.url()).expect("the URL is valid");
         let connection = NatsConnection::connect(&settings, "setup").await;
@@ -67,7 +87,8 @@ impl System {
         let urls = [nats.url(), postgres.url().to_owned()];
         let context = Context::attach("test", &urls[0], &urls[1]).await;
         Self {
-            _nats: nats,
+            nats,
+            seed: Secret::new(key.seed().expect("a new key has a seed")),
             _postgres: postgres,
             urls,
             context: context.expect("the system is set up"),
@@ -87,7 +108,11 @@ impl System {
 
     /// Starts an inbox worker with these settings.
     pub(crate) async fn worker(&self, settings: &[&str]) -> Worker {
-        let context = self.attach("inbox-worker").await;
+        let nats = NatsSettings::parse(&self.nats.address()).expect("the URL is valid");
+        let nats = nats.of_user(NatsUser::InboxWorker).with_seed(self.seed.clone());
+        let nats = nats.expect("it is a seed");
+        let context = Context::attach_by("inbox-worker", nats, &self.urls[1]).await;
+        let context = context.expect("the system is set up");
         let config = Command::parse_from([&["inbox-worker"], settings].concat()).config;
         let task = tokio::spawn(tidings_inbox_worker::run(config, context.clone()));
         Worker { context, task }
