@@ -46,6 +46,8 @@ pub(crate) struct FolderUpload {
     /// Where the last sync began that was begun.
     synced: u64,
     syncing: Option<JoinHandle<io::Result<Checkpoint>>>,
+    /// What a sync failed with. The kernel says it once, and takes what it could not write for written from then on.
+    failed: Option<io::Error>,
 }
 
 /// What is noted of an upload.
@@ -113,6 +115,7 @@ impl FolderUpload {
             blocks: Blocks::new(hasher),
             synced: received,
             syncing: None,
+            failed: None,
         }
     }
 
@@ -139,6 +142,9 @@ impl FolderUpload {
     }
 
     async fn flush(&mut self) -> io::Result<()> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let offset = self.received - self.blocks.gathered() as u64;
         self.blocks.settle().await?;
         if offset - self.synced >= SYNC_BYTES && self.syncing.is_none() {
@@ -155,10 +161,10 @@ impl FolderUpload {
             offset,
             sha256: self.blocks.hasher().save(),
         };
-        let (file, uploads) = (Arc::clone(&self.file), self.folder.uploads());
+        let (file, folder, blob_id) = (Arc::clone(&self.file), Arc::clone(&self.folder), self.blob_id);
         spawn_blocking(move || {
-            file.file().sync_data()?;
-            sync_folder(&uploads)?;
+            durable(&folder, blob_id, file.file().sync_data())?;
+            sync_folder(&folder.uploads())?;
             Ok(Checkpoint {
                 received: offset,
                 state: serde_json::to_value(state).expect("plain data serializes"),
@@ -169,13 +175,26 @@ impl FolderUpload {
     pub(crate) fn due_checkpoint(&mut self) -> Option<Checkpoint> {
         let done = self.syncing.as_mut()?.now_or_never()?;
         self.syncing = None;
-        // A disk that fails is heard of when the upload ends: nothing is noted until then.
-        done.ok()?.ok()
+        // The next bytes hear of a disk that fails.
+        done.unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|error| self.failed = Some(error))
+            .ok()
+    }
+
+    /// Waits for a sync that is under way.
+    async fn synced(&mut self) -> io::Result<()> {
+        if let Some(syncing) = &mut self.syncing {
+            let done = syncing.await;
+            self.syncing = None;
+            done.map_err(io::Error::other)??;
+        }
+        Ok(())
     }
 
     pub(crate) async fn checkpoint(&mut self) -> Result<Checkpoint, BlobError> {
         self.flush().await?;
         self.blocks.settle().await?;
+        self.synced().await?;
         let done = self.sync(self.received).await;
         Ok(done.map_err(|error| BlobError::Defect(error.to_string()))??)
     }
@@ -183,6 +202,7 @@ impl FolderUpload {
     pub(crate) async fn finish(mut self, expected: ContentHash, size: u64) -> Result<(), FinishError> {
         self.flush().await.map_err(BlobError::from)?;
         self.blocks.settle().await.map_err(BlobError::from)?;
+        self.synced().await.map_err(BlobError::from)?;
         let verdict = check(expected, size, self.blocks.hasher().hash(), self.received);
         if let Err(mismatch) = verdict {
             self.folder.remove(self.blob_id).await?;
@@ -268,9 +288,18 @@ fn hash_again(file: &File, noted: Option<State>) -> Result<(u64, Hasher), BlobEr
     Ok((offset, hasher))
 }
 
+/// Lets nobody go on with what did not get to the disk: it can be read, from memory, and syncs of it succeed from now on.
+fn durable(folder: &Folder, blob_id: Uuid, synced: io::Result<()>) -> io::Result<()> {
+    if synced.is_err() {
+        // If it cannot be removed either, the disk is no use to whoever comes.
+        let _ = fs::remove_file(folder.partial(blob_id));
+    }
+    synced
+}
+
 /// On the disk first, then renamed, and the names on the disk.
 fn make_whole(folder: &Folder, file: &File, blob_id: Uuid) -> Result<(), BlobError> {
-    file.sync_all()?;
+    durable(folder, blob_id, file.sync_all())?;
     let (partial, whole) = (folder.partial(blob_id), folder.whole(blob_id));
     let parent = whole.parent().expect("a blob lies in a folder");
     match fs::create_dir(parent) {
@@ -285,4 +314,73 @@ fn make_whole(folder: &Folder, file: &File, blob_id: Uuid) -> Result<(), BlobErr
     sync_folder(parent)?;
     sync_folder(&folder.uploads())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(temp: &tempfile::TempDir) -> Arc<Folder> {
+        let folder = Arc::new(Folder::new(temp.path().to_owned()));
+        fs::create_dir_all(folder.uploads()).expect("the temporary folder is writable");
+        fs::create_dir_all(folder.blobs()).expect("the temporary folder is writable");
+        folder
+    }
+
+    /// An upload with some bytes, and a sync that the disk has failed.
+    async fn failing(folder: &Arc<Folder>, blob_id: Uuid) -> FolderUpload {
+        let mut upload = FolderUpload::begin(folder, blob_id).await.expect("the id is new");
+        let bytes = Bytes::from_static(b"some bytes");
+        upload.write(bytes).await.expect("there is room");
+        upload.syncing = Some(spawn_blocking(|| Err(ErrorKind::StorageFull.into())));
+        upload
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_is_heard_of_by_who_writes_on() {
+        let temp = tempfile::tempdir().expect("the temporary folder is writable");
+        let mut upload = failing(&folder(&temp), Uuid::new_v4()).await;
+        while upload.syncing.is_some() {
+            assert_eq!(upload.due_checkpoint(), None);
+            tokio::task::yield_now().await;
+        }
+        let error = upload.flush().await.expect_err("the disk has failed");
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_is_heard_of_by_who_ends() {
+        let temp = tempfile::tempdir().expect("the temporary folder is writable");
+        let folder = folder(&temp);
+        let mut upload = failing(&folder, Uuid::new_v4()).await;
+        let checkpoint = upload.checkpoint().await;
+        assert!(matches!(checkpoint, Err(BlobError::Full(_))), "{checkpoint:?}");
+
+        let blob_id = Uuid::new_v4();
+        let upload = failing(&folder, blob_id).await;
+        let hash = ContentHash([0; 32]);
+        let finished = upload.finish(hash, 10).await;
+        assert!(
+            matches!(finished, Err(FinishError::Blob(BlobError::Full(_)))),
+            "{finished:?}"
+        );
+        assert!(!folder.whole(blob_id).exists());
+    }
+
+    #[tokio::test]
+    async fn nobody_goes_on_with_what_did_not_get_to_the_disk() {
+        let temp = tempfile::tempdir().expect("the temporary folder is writable");
+        let (folder, blob_id) = (folder(&temp), Uuid::new_v4());
+        let mut upload = FolderUpload::begin(&folder, blob_id)
+            .await
+            .expect("the id is new");
+        let bytes = Bytes::from_static(b"some bytes");
+        upload.write(bytes).await.expect("there is room");
+        let noted = upload.checkpoint().await.expect("there is room");
+        durable(&folder, blob_id, Ok(())).expect("it is");
+        durable(&folder, blob_id, Err(ErrorKind::StorageFull.into())).expect_err("it is not");
+        drop(upload);
+        let upload = FolderUpload::resume(&folder, blob_id, Some(&noted.state)).await;
+        assert_eq!(upload.expect("it begins anew").received(), 0);
+    }
 }
