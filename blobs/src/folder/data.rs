@@ -48,8 +48,14 @@ impl DataFile {
         let mut past_cache = self.past_cache.lock();
         let wanted = offset >= CACHED_BYTES && is_aligned(bytes, offset);
         match (*past_cache, wanted) {
-            (PastCache::Off, true) => *past_cache = set(&self.file, true),
-            (PastCache::On, false) => *past_cache = set(&self.file, false),
+            (PastCache::Off, true) => {
+                let on = set(&self.file, true);
+                *past_cache = on.map_or(PastCache::Never, |()| PastCache::On);
+            }
+            (PastCache::On, false) => {
+                set(&self.file, false)?;
+                *past_cache = PastCache::Off;
+            }
             _ => {}
         }
         self.write_as(&mut past_cache, bytes, offset)
@@ -59,7 +65,7 @@ impl DataFile {
         match self.file.write_all_at(bytes, offset) {
             // A disk with larger sectors, or the rest of what was not written in one.
             Err(error) if error.kind() == ErrorKind::InvalidInput && *past_cache == PastCache::On => {
-                set(&self.file, false);
+                set(&self.file, false)?;
                 *past_cache = PastCache::Never;
                 self.file.write_all_at(bytes, offset)
             }
@@ -74,27 +80,23 @@ fn is_aligned(bytes: &[u8], offset: u64) -> bool {
         && bytes.as_ptr().addr().is_multiple_of(ALIGNMENT)
 }
 
-/// What the file does then.
 #[cfg(target_os = "linux")]
-fn set(file: &File, past_cache: bool) -> PastCache {
+fn set(file: &File, past_cache: bool) -> io::Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
-    let flags = fcntl(file, FcntlArg::F_GETFL).map(OFlag::from_bits_retain);
-    let set = flags.and_then(|mut flags| {
-        flags.set(OFlag::O_DIRECT, past_cache);
-        fcntl(file, FcntlArg::F_SETFL(flags))
-    });
-    match set {
-        Ok(_) if past_cache => PastCache::On,
-        Ok(_) => PastCache::Off,
-        Err(_) => PastCache::Never,
-    }
+    let mut flags = OFlag::from_bits_retain(fcntl(file, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_DIRECT, past_cache);
+    fcntl(file, FcntlArg::F_SETFL(flags))?;
+    Ok(())
 }
 
 /// Other systems have no such flag.
 #[cfg(not(target_os = "linux"))]
-fn set(_file: &File, _past_cache: bool) -> PastCache {
-    PastCache::Never
+fn set(_file: &File, past_cache: bool) -> io::Result<()> {
+    if past_cache {
+        return Err(ErrorKind::Unsupported.into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -143,7 +145,7 @@ mod tests {
             assert_eq!(past(), PastCache::On);
 
             let mut found = vec![0; 6 * PAGE];
-            set(&data.file, false);
+            set(&data.file, false).expect("it was off before");
             data.file.read_exact_at(&mut found, end).expect("it is there");
             let mut expected = vec![0; 6 * PAGE];
             expected[..77].copy_from_slice(&pages[..77]);
@@ -159,7 +161,11 @@ mod tests {
     fn what_is_refused_is_written_through_the_cache() {
         with_pages(1, |pages| {
             let data = data_file();
-            let mut past_cache = set(&data.file, true);
+            if let Err(error) = set(&data.file, true) {
+                eprintln!("SKIPPED: the temporary folder's file system has no such writes: {error}");
+                return;
+            }
+            let mut past_cache = PastCache::On;
             data.write_as(&mut past_cache, &pages[1..], 1)
                 .expect("there is room");
             assert_eq!(past_cache, PastCache::Never);
