@@ -34,7 +34,10 @@ impl Place<'_> {
     pub(crate) fn end<T>(self, result: &Result<T, ApiError>) {
         let silent = matches!(
             result,
-            Err(ApiError::Timeout | ApiError::NoResponders(_) | ApiError::Disconnected)
+            Err(ApiError::Timeout
+                | ApiError::Forbidden(_)
+                | ApiError::NoResponders(_)
+                | ApiError::Disconnected)
         );
         self.0.done(!silent);
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::client::RequestErrorKind;
 use async_nats::connection::State;
@@ -316,7 +316,7 @@ impl Bus {
 
     /// Why there is no answer.
     pub(crate) fn no_answer(&self, subject: &str) -> ApiError {
-        match self.denials.of_request(subject) {
+        match self.denials.of_request(subject, Instant::now()) {
             Some(forbidden) => ApiError::Forbidden(forbidden),
             None => ApiError::Timeout,
         }

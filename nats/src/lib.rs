@@ -35,7 +35,7 @@ mod wire;
 pub use api::{ApiError, Bus, StreamBounds};
 pub use close_request::{CloseReason, CloseRequest};
 pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
-pub use denials::Denials;
+pub use denials::{Denial, Denials};
 pub use direct_get::{DirectGetError, StoredMessage};
 pub use durable::{DurableInfo, StartedDurable, durable_config, inbox_subjects};
 pub use event::{ChatUpdate, Entry, Event, Message};

@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow, bail};
 use async_nats::{ConnectError, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tidings_nats::{Bus, Denials, NatsUser};
+use tidings_nats::{Bus, Denial, Denials, NatsUser};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -140,6 +140,14 @@ impl NatsSettings {
                 .parse()
                 .with_context(|| format!("--nats-url: URL number {} cannot be read", number + 1))?;
             let mut url = address.into_inner();
+            // Others would be spoken in clear, whatever else is set: WebSocket is not built in.
+            if !matches!(url.scheme(), "nats" | "tls") {
+                bail!(
+                    "--nats-url: URL number {} begins with {}://, where nats:// or tls:// is expected",
+                    number + 1,
+                    url.scheme()
+                );
+            }
             if url.host_str().is_none_or(str::is_empty) {
                 bail!("--nats-url: URL number {} has no host", number + 1);
             }
@@ -157,6 +165,14 @@ impl NatsSettings {
             ca_file: None,
             certificate_files: None,
         })
+    }
+
+    /// Of every server, those included that servers tell of, whose addresses have no `tls://`.
+    fn wants_tls(&self) -> bool {
+        let mut servers = self.servers.iter();
+        self.ca_file.is_some()
+            || self.certificate_files.is_some()
+            || servers.any(|server| server.0.tls_required())
     }
 
     async fn options(&self, name: &str) -> anyhow::Result<ConnectOptions> {
@@ -181,7 +197,7 @@ impl NatsSettings {
         };
         Ok(options
             // Else a server that lost its TLS, or somebody in between, would be told everything all the same.
-            .require_tls(self.ca_file.is_some() || self.certificate_files.is_some())
+            .require_tls(self.wants_tls())
             .custom_inbox_prefix(self.inbox_prefix)
             .name(name)
             .connection_timeout(CONNECT_TIMEOUT)
@@ -376,7 +392,10 @@ fn reconnect_delay(attempts: usize) -> Duration {
 
 fn apply(state: &watch::Sender<NatsState>, denials: &Denials, event: &Event) {
     match event {
-        Event::Connected => connected(state, None),
+        Event::Connected => {
+            denials.forget();
+            connected(state, None);
+        }
         Event::Disconnected | Event::Closed => disconnected(state),
         Event::SlowConsumer(subscription) => {
             metrics::counter!("tidings_nats_slow_consumer_messages_total").increment(1);
@@ -390,14 +409,14 @@ fn apply(state: &watch::Sender<NatsState>, denials: &Denials, event: &Event) {
     }
 }
 
-/// What is forbidden is a mistake of whoever set the servers up, and stays one until they put it right. It is said once of
-/// a subject, and counted.
+/// What is forbidden is a mistake of whoever set the servers up, and stays one until they put it right. It is counted, and
+/// said now and then.
 fn server_error(denials: &Denials, error: &str) {
-    match denials.note(error) {
+    match denials.note(error, std::time::Instant::now()) {
         None => tracing::warn!(error, "the NATS server reported an error"),
-        Some((subject, is_new)) => {
+        Some(Denial { subject, tell }) => {
             metrics::counter!("tidings_nats_forbidden_total").increment(1);
-            if is_new {
+            if tell {
                 tracing::error!(
                     subject,
                     "NATS forbids this process what it needs: has its user the permissions of this version (tidings nats-users)?"
@@ -500,6 +519,8 @@ mod tests {
             "",
             "a,,b",
             "http://user:hunter2@a",
+            "ws://user:hunter2@a",
+            "wss://user:hunter2@a",
             "nats://user:hunter2@:4222",
             "nats://user:hunter2@a:99999",
         ] {
@@ -508,6 +529,18 @@ mod tests {
                 error.contains("--nats-url") && !error.contains("hunter2"),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn one_server_with_tls_is_all_with_tls() {
+        for (urls, wanted) in [
+            ("nats://a,b", false),
+            ("tls://a", true),
+            ("nats://a,tls://b", true),
+        ] {
+            let settings = NatsSettings::parse(urls).expect("the URLs are valid");
+            assert_eq!(settings.wants_tls(), wanted, "{urls}");
         }
     }
 

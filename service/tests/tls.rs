@@ -143,11 +143,14 @@ async fn nats_is_believed_by_its_certificate_and_asks_for_ours() {
     };
     refused(connect(config).await, "the server has no TLS");
     let tls = plain.url().replace("nats://", "tls://");
-    let settings = NatsSettings::parse(&tls).expect("the URL is valid");
-    refused(
-        NatsConnection::connect(&settings, "test").await,
-        "the server has no TLS",
-    );
+    // One of the list with TLS is all with TLS: servers tell each other's addresses without it.
+    for urls in [tls, format!("tls://127.0.0.1:1,{}", plain.url())] {
+        let settings = NatsSettings::parse(&urls).expect("the URLs are valid");
+        let connection = NatsConnection::connect(&settings, "test").await;
+        let error = connection.err().unwrap_or_else(|| panic!("connected to {urls}"));
+        let error = format!("{error:#}");
+        assert!(error.starts_with("cannot connect to NATS at "), "{error}");
+    }
 }
 
 /// Not connected, and the error says what to look at.
