@@ -97,7 +97,7 @@ impl NatsUser {
                 "Inbox workers: publish the outbox, empty inboxes, tell how much waits everywhere."
             }
             Self::Setup => {
-                "`tidings setup`: makes and changes streams and consumers. Deletes and reads none."
+                "`tidings setup`: makes and changes streams and consumers, and so can have all of it copied."
             }
             Self::Operator => {
                 "Operators: `tidings where`, `kick`, `dead-letters` and the like, and reading with `nats`."
