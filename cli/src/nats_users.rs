@@ -25,7 +25,7 @@ pub(crate) struct NatsUsersArgs {
     #[arg(value_name = "DIR", required_unless_present = "env")]
     dir: Option<PathBuf>,
 
-    /// Gives this user a new key beside the one it has. Both are good until <USER>.old.nk is deleted and this is run again.
+    /// Gives this user a new key beside the one it has. Both are good until USER.old.nk is deleted and this is run again.
     #[arg(long, value_name = "USER", value_parser = user, conflicts_with = "env")]
     rotate: Option<NatsUser>,
 
