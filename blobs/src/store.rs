@@ -73,7 +73,8 @@ impl BlobStore {
         }
     }
 
-    /// Begins an upload.
+    /// Begins an upload, under an id that no other has. Somebody may have resumed it before it was begun: that is
+    /// [`BlobError::Busy`] in a folder.
     pub async fn begin(&self, blob_id: Uuid) -> Result<Upload, BlobError> {
         match &self.0 {
             Place::Folder(folder) => Ok(Upload::in_folder(FolderUpload::begin(folder, blob_id).await?)),

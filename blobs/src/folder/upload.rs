@@ -225,7 +225,8 @@ fn options() -> OpenOptions {
 
 fn begin_error(error: io::Error) -> BlobError {
     match error.kind() {
-        ErrorKind::AlreadyExists => BlobError::Defect("an upload with this id is there already".to_owned()),
+        // Nobody knows the id but who reads its row, and goes on with it: before us.
+        ErrorKind::AlreadyExists => BlobError::Busy,
         _ => error.into(),
     }
 }

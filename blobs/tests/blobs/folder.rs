@@ -61,6 +61,22 @@ async fn what_the_disk_has_lost_is_sent_again() {
         .expect("the bytes are right");
 }
 
+/// A row is there before the file, and whoever reads it may be faster.
+#[tokio::test]
+async fn an_upload_that_was_resumed_before_it_began_is_the_others() {
+    let (store, _folder) = folder().await;
+    let blob_id = Uuid::new_v4();
+    let bytes = content(1_000);
+    let mut other = store.resume(blob_id, None).await.expect("nobody else writes it");
+    assert!(matches!(store.begin(blob_id).await, Err(BlobError::Busy)));
+    write(&mut other, &bytes).await;
+    other
+        .finish(hash(&bytes), bytes.len() as u64)
+        .await
+        .expect("the bytes are right");
+    assert!(list(&store).await.iter().all(|blob| blob.whole));
+}
+
 /// A filesystem in memory. Unmounted when it is dropped.
 struct Disk(tempfile::TempDir);
 
