@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::boot_id::BootId;
 use crate::conditions::{Condition, Conditions};
-use crate::nats_connection::{NatsConnection, NatsSettings};
+use crate::nats_connection::NatsConnection;
+use crate::nats_settings::NatsSettings;
 use crate::start::install_crypto_provider;
 use crate::tasks::Tasks;
 
