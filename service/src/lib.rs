@@ -50,7 +50,7 @@ pub use nats_settings::NatsSettings;
 pub use proxy_protocol::{ProxyHeaderError, ProxyProtocol};
 pub use secret::Secret;
 pub use shard_permits::{ShardPermit, ShardPermits};
-pub use sockets::listen;
+pub use sockets::{listen, raise_files_limit};
 pub use stop::{EXIT_CODE_AT_ONCE, EXIT_WITH_STDIN, end_of_stdin};
 pub use switch::Switch;
 pub use tasks::Tasks;

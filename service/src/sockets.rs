@@ -29,17 +29,13 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Lets this process open as many files as it may: a connection is one. Many systems begin with 1,024 for programs
-/// that use `select`, and leave it to others to ask for the rest.
-pub(crate) fn raise_files_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft < hard {
-            setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        }
-        Ok(())
-    });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+/// that use `select`, and leave it to others to ask for the rest. Says how many they are.
+pub fn raise_files_limit() -> anyhow::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of open files")?;
     }
+    Ok(hard)
 }
 
 #[cfg(test)]
@@ -84,7 +80,7 @@ mod tests {
     fn files_are_limited_by_the_hard_limit_alone() {
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit");
         setrlimit(Resource::RLIMIT_NOFILE, soft.min(hard - 1), hard).expect("lower is allowed");
-        raise_files_limit();
+        assert_eq!(raise_files_limit().expect("higher is allowed"), hard);
         let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit");
         assert_eq!(soft, hard);
     }

@@ -71,7 +71,9 @@ fn block_on(
         eprintln!("tidings {name}: {error:#}");
         return ExitCode::FAILURE;
     }
-    sockets::raise_files_limit();
+    if let Err(error) = sockets::raise_files_limit() {
+        tracing::warn!("{error:#}; it stays as it is");
+    }
     install_crypto_provider();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tidings_protocol::{Codec, UserId};
-use tidings_service::Secret;
+use tidings_service::{Secret, raise_files_limit};
 
 use crate::token::{client_id, sign};
 use crate::{DataDir, UpFile, UpProcess};
@@ -141,12 +140,11 @@ impl Target {
 /// Lets this process have so many sockets, or says that it may not.
 pub(crate) fn allow_sockets(count: u32) -> anyhow::Result<()> {
     let needed = u64::from(count) + FILES_BESIDE;
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("cannot read the limit of open files")?;
-    if soft >= needed {
-        return Ok(());
+    let limit = raise_files_limit()?;
+    if limit < needed {
+        bail!(
+            "{count} clients need {needed} open files, and the limit is {limit}: raise it with `ulimit -n`"
+        );
     }
-    if hard < needed {
-        bail!("{count} clients need {needed} open files, and the limit is {hard}: raise it with `ulimit -n`");
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, needed, hard).context("cannot raise the limit of open files")
+    Ok(())
 }
