@@ -59,13 +59,17 @@ pub fn memory(pid: u32, line: &str) -> anyhow::Result<u64> {
     Ok(kilobytes.context("the kernel tells it")?.parse::<u64>()? * 1024)
 }
 
-/// The CPU time that a process has taken.
-pub fn cpu(pid: u32) -> anyhow::Result<Duration> {
+/// A process's parent, and the CPU time that it has taken itself.
+pub fn parent_and_cpu(pid: u32) -> anyhow::Result<(u32, Duration)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name may have spaces. It is the second field; user and system time are the 14th and 15th.
-    let (_, fields) = stat.rsplit_once(") ").context("the kernel tells it")?;
-    let mut times = fields.split(' ').skip(11).map(str::parse::<u64>);
-    let (user, system) = times.next().zip(times.next()).context("the kernel tells it")?;
+    // The name may have spaces and brackets in it. It is the second field; the parent is the fourth, user and system time
+    // are the 14th and 15th.
+    let (_, fields) = stat.rsplit_once(')').context("a name stands in brackets")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let number = |index: usize| -> anyhow::Result<u64> {
+        Ok(fields.get(index).context("the kernel tells it")?.parse()?)
+    };
     // Hundredths of a second for all programs, whatever the kernel counts in (`USER_HZ`).
-    Ok(Duration::from_millis((user? + system?) * 10))
+    let cpu = Duration::from_millis((number(11)? + number(12)?) * 10);
+    Ok((number(1)?.try_into()?, cpu))
 }

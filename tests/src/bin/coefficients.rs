@@ -23,7 +23,7 @@ use tidings_nats::{
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, RequestId, Timestamp, UserId};
 use tidings_service::{NatsConnection, NatsSettings};
-use tidings_tests::system_of_one::{self, cpu, memory, pid_of};
+use tidings_tests::system_of_one::{self, memory, parent_and_cpu, pid_of};
 use uuid::Uuid;
 
 /// What people write.
@@ -175,7 +175,7 @@ impl Measured {
         let pid = pid_of(&self.system, "nats-1")?;
         let client = self.servers.client();
         let mut heard = client.subscribe("beacons").await?;
-        let before = cpu(pid)?;
+        let (_, before) = parent_and_cpu(pid)?;
         for _ in 0..BEACONS / BEACONS_AT_ONCE {
             for _ in 0..BEACONS_AT_ONCE {
                 client.publish("beacons", BEACON.into()).await?;
@@ -184,7 +184,8 @@ impl Measured {
                 heard.next().await.context("nats-server goes on")?;
             }
         }
-        let each = cpu(pid)?.saturating_sub(before).as_secs_f64() * 1e6 / BEACONS as f64;
+        let (_, after) = parent_and_cpu(pid)?;
+        let each = after.saturating_sub(before).as_secs_f64() * 1e6 / BEACONS as f64;
         self.is("beacon_nats_us", each, "us of nats-server's CPU a beacon");
         Ok(())
     }

@@ -22,7 +22,7 @@ use ring::digest::{Context, SHA256};
 use tidings_cli::UpFile;
 use tidings_protocol::ContentHash;
 use tidings_tests::Identity;
-use tidings_tests::system_of_one::{self, memory, pid_of};
+use tidings_tests::system_of_one::{self, memory, parent_and_cpu, pid_of};
 use tower_http::services::ServeFile;
 
 /// Handed to the socket at once, and written to the disk at once.
@@ -500,29 +500,20 @@ fn tell(
 fn cpu(system: &UpFile) -> anyhow::Result<[f64; 2]> {
     let media = pid_of(system, "media-1")?;
     let postgres = pid_of(system, "postgres")?;
-    let mut children = 0.0;
+    let mut children = Duration::ZERO;
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
         };
         // A process may end while it is looked at.
-        if let Ok((parent, seconds)) = stat(pid)
+        if let Ok((parent, spent)) = parent_and_cpu(pid)
             && parent == postgres
         {
-            children += seconds;
+            children += spent;
         }
     }
-    Ok([stat(media)?.1, stat(postgres)?.1 + children])
-}
-
-/// A process's parent, and its seconds of CPU.
-fn stat(pid: u32) -> anyhow::Result<(u32, f64)> {
-    /// The kernel counts in hundredths everywhere that matters.
-    const TICKS_A_SECOND: f64 = 100.0;
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, rest) = text.rsplit_once(')').context("a name stands in brackets")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    let number = |index: usize| -> anyhow::Result<f64> { Ok(fields[index].parse()?) };
-    Ok((fields[1].parse()?, (number(11)? + number(12)?) / TICKS_A_SECOND))
+    let (_, media) = parent_and_cpu(media)?;
+    let (_, postgres) = parent_and_cpu(postgres)?;
+    Ok([media, postgres + children].map(|spent| spent.as_secs_f64()))
 }
