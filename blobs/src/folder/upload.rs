@@ -181,8 +181,10 @@ impl FolderUpload {
             .ok()
     }
 
-    /// Waits for a sync that is under way.
-    async fn synced(&mut self) -> io::Result<()> {
+    /// Waits until everything is hashed and written, and no sync is under way.
+    async fn settle(&mut self) -> io::Result<()> {
+        self.flush().await?;
+        self.blocks.settle().await?;
         if let Some(syncing) = &mut self.syncing {
             let done = syncing.await;
             self.syncing = None;
@@ -192,17 +194,13 @@ impl FolderUpload {
     }
 
     pub(crate) async fn checkpoint(&mut self) -> Result<Checkpoint, BlobError> {
-        self.flush().await?;
-        self.blocks.settle().await?;
-        self.synced().await?;
+        self.settle().await?;
         let done = self.sync(self.received).await;
         Ok(done.map_err(|error| BlobError::Defect(error.to_string()))??)
     }
 
     pub(crate) async fn finish(mut self, expected: ContentHash, size: u64) -> Result<(), FinishError> {
-        self.flush().await.map_err(BlobError::from)?;
-        self.blocks.settle().await.map_err(BlobError::from)?;
-        self.synced().await.map_err(BlobError::from)?;
+        self.settle().await.map_err(BlobError::from)?;
         let verdict = check(expected, size, self.blocks.hasher().hash(), self.received);
         if let Err(mismatch) = verdict {
             self.folder.remove(self.blob_id).await?;
