@@ -188,11 +188,18 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.ports.client)
     }
 
-    /// What it has forbidden somebody since it was made, a line of its log each.
-    pub fn violations(&self) -> Vec<String> {
+    /// For the end of a test: panics where the server has forbidden somebody something since it was made, unless the
+    /// test has failed already. What is forbidden a service it does without, or does not do at all.
+    pub fn assert_nothing_was_forbidden(&self) {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
-        let lines = log.lines().filter(|line| line.contains(" Violation - "));
-        lines.map(str::to_owned).collect()
+        let violations: Vec<_> = log
+            .lines()
+            .filter(|line| line.contains(" Violation - "))
+            .collect();
+        assert!(
+            std::thread::panicking() || violations.is_empty(),
+            "{violations:#?}"
+        );
     }
 
     /// The URL for operators who look at servers, with the password of the system account.

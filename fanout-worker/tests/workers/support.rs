@@ -36,14 +36,9 @@ pub(crate) struct System {
     seed: Secret,
 }
 
-/// What NATS forbids a worker it does without, or does not do at all: no test may need that.
 impl Drop for System {
     fn drop(&mut self) {
-        let violations = self.nats.violations();
-        assert!(
-            std::thread::panicking() || violations.is_empty(),
-            "{violations:#?}"
-        );
+        self.nats.assert_nothing_was_forbidden();
     }
 }
 
@@ -71,10 +66,13 @@ impl Nats {
         }
     }
 
-    fn violations(&self) -> Vec<String> {
+    fn assert_nothing_was_forbidden(&self) {
         match self {
-            Self::One(server) => server.violations(),
-            Self::Three(cluster) => cluster.nodes.iter().flat_map(NatsServer::violations).collect(),
+            Self::One(server) => server.assert_nothing_was_forbidden(),
+            Self::Three(cluster) => cluster
+                .nodes
+                .iter()
+                .for_each(NatsServer::assert_nothing_was_forbidden),
         }
     }
 

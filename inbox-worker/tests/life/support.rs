@@ -32,14 +32,9 @@ pub(crate) struct System {
     pub(crate) context: Context,
 }
 
-/// What NATS forbids a worker it does without, or does not do at all: no test may need that.
 impl Drop for System {
     fn drop(&mut self) {
-        let violations = self.nats.violations();
-        assert!(
-            std::thread::panicking() || violations.is_empty(),
-            "{violations:#?}"
-        );
+        self.nats.assert_nothing_was_forbidden();
     }
 }
 
