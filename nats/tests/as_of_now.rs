@@ -87,6 +87,20 @@ async fn leader(bus: &Bus) -> Option<usize> {
     number.parse::<usize>().ok()?.checked_sub(1)
 }
 
+/// Until all servers have what was acknowledged: while one is still behind, no other may fail.
+async fn until_whole(bus: &Bus) {
+    let began = Instant::now();
+    loop {
+        let info = ask(bus, &format!("STREAM.INFO.{STREAM}"), &json!({})).await;
+        let others = info["cluster"]["replicas"].as_array().cloned().unwrap_or_default();
+        if others.len() == 2 && others.iter().all(|other| other["current"] == true) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "still behind: {others:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 fn signal(node: &NatsServer, name: &str) {
     let pid = node.pid().expect("it runs");
     let status = std::process::Command::new("kill")
@@ -117,6 +131,7 @@ async fn leaders_that_die_and_are_stopped_hide_nothing() {
         )));
     }
     for round in ["killed", "stopped"] {
+        until_whole(&bus).await;
         look(&bus, &acknowledged, round).await;
         let led = leader(&bus).await.expect("one leads");
         let (there, elsewhere) = (&at_each[led], &at_each[(led + 1) % 3]);

@@ -9,7 +9,8 @@ use tidings_nats::Bus;
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Connects to one server, or to any of a cluster's.
+/// Connects to one server, or to any of a cluster's. To nobody else: who is connected to one server means that one,
+/// and goes back to it when it is back.
 pub(crate) async fn connect(cluster: &str) -> Bus {
     let login = |url: &str| {
         let (login, server) = url.strip_prefix("nats://")?.split_once('@')?;
@@ -22,6 +23,7 @@ pub(crate) async fn connect(cluster: &str) -> Bus {
         .collect();
     let (user, password, _) = servers[0].clone();
     let options = async_nats::ConnectOptions::with_user_and_password(user, password)
+        .ignore_discovered_servers()
         .reconnect_delay_callback(|_| Duration::from_millis(50));
     let servers: Vec<String> = servers.into_iter().map(|(.., server)| server).collect();
     let client = options.connect(servers).await.expect("a server answers");
