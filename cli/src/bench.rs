@@ -2,15 +2,21 @@
 //! is lost, doubled or out of order, and says what it took.
 
 mod client;
+mod crowd;
 mod fleet;
 mod idle;
+mod in_flight;
 mod latency;
 mod ledger;
+mod max;
 mod observed;
 mod plan;
 mod processes;
+mod progress;
 mod rate;
 mod report;
+mod series;
+mod stretch;
 mod target;
 
 use std::process::ExitCode;
@@ -30,6 +36,7 @@ pub(crate) struct BenchArgs {
 #[derive(Debug, clap::Subcommand)]
 enum Scenario {
     Rate(rate::RateArgs),
+    Max(max::MaxArgs),
     Idle(idle::IdleArgs),
 }
 
@@ -37,6 +44,7 @@ pub(crate) fn main(args: BenchArgs) -> ExitCode {
     crate::block_on(async move {
         match args.scenario {
             Scenario::Rate(args) => rate::run(args).await,
+            Scenario::Max(args) => max::run(args).await,
             Scenario::Idle(args) => idle::run(args).await,
         }
     })

@@ -10,7 +10,6 @@ use tidings_protocol::{ClientFrame, NewMessage, Received, Reply, SendMessage, Se
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::ledger::Delivered;
 use super::observed::{Observed, count};
 
 /// Deliveries after which they are confirmed at once.
@@ -24,7 +23,11 @@ const FIRST_SEND_ID: u64 = 1 << 32;
 #[derive(Debug)]
 enum Command {
     /// Sends a message of the load.
-    Send(usize),
+    Send {
+        number: usize,
+        /// Index into the load's chats.
+        chat: u32,
+    },
     /// Sends a request and hands over its reply.
     Request(Box<ClientFrame>, oneshot::Sender<Reply>),
     /// Confirms what is left and closes.
@@ -74,9 +77,10 @@ impl Client {
         (Self { commands }, task)
     }
 
-    /// Sends a message of the load. Never waits; a client whose connection is lost does nothing.
-    pub(crate) fn send(&self, number: usize) {
-        self.commands.send(Command::Send(number)).ok();
+    /// Sends a message of the load to the chat of this index. Never waits; a client whose connection is lost does
+    /// nothing.
+    pub(crate) fn send(&self, number: usize, chat: u32) {
+        self.commands.send(Command::Send { number, chat }).ok();
     }
 
     /// Sends a request and waits for its reply. The request's number must be below 2^32 and not in use. `None`:
@@ -114,7 +118,7 @@ impl Task {
                     Incoming::Unknown { delivery: None } => {}
                 },
                 command = self.commands.recv() => match command {
-                    Some(Command::Send(number)) => self.send(number).await?,
+                    Some(Command::Send { number, chat }) => self.send(number, chat).await?,
                     Some(Command::Request(frame, reply)) => {
                         if let Some(id) = frame.id() {
                             self.requests.insert(id, reply);
@@ -133,14 +137,14 @@ impl Task {
         }
     }
 
-    async fn send(&mut self, number: usize) -> Result<(), Closed> {
+    async fn send(&mut self, number: usize, chat: u32) -> Result<(), Closed> {
         let observed = Arc::clone(&self.observed);
         let Some(load) = observed.load() else {
             return Ok(());
         };
         let message = SendMessage {
             id: FIRST_SEND_ID + number as u64,
-            chat_id: load.chat_ids[load.plan.sends[number].chat as usize],
+            chat_id: load.chat_ids[chat as usize],
             message_id: load.run.message_id(number),
             message: load.body.clone(),
             attachments: Vec::new(),
@@ -189,19 +193,9 @@ impl Task {
     }
 
     fn message(&self, message: &NewMessage) {
-        let Some(load) = self.observed.load() else { return };
-        let at = load.now();
-        let number = load.run.number(message.message_id);
-        let send = number.and_then(|number| load.plan.sends.get(number));
-        let intact = send.is_some_and(|send| load.chat_ids[send.chat as usize] == message.chat_id)
-            && message.message == load.body;
-        let delivered = Delivered {
-            client: self.index,
-            number,
-            seq: message.seq,
-            intact,
-        };
-        load.ledger().delivered(&delivered, at);
+        if let Some(load) = self.observed.load() {
+            load.delivered(self.index, message, load.now());
+        }
     }
 
     fn reply(&mut self, reply: Reply) {
@@ -213,11 +207,9 @@ impl Task {
             }
             return;
         }
-        let Some(load) = self.observed.load() else { return };
-        let (at, number) = (load.now(), (id - FIRST_SEND_ID) as usize);
-        match &reply.error {
-            None => load.ledger().accepted(number, at),
-            Some(error) => load.ledger().refused(number, &error.code),
+        if let Some(load) = self.observed.load() {
+            let code = reply.error.as_ref().map(|error| &error.code);
+            load.answered((id - FIRST_SEND_ID) as usize, code);
         }
     }
 

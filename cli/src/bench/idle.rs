@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::fleet::{Fleet, request};
 use super::observed::read;
 use super::processes::{Interval, Sample, settle};
+use super::report::write_json;
 use super::say;
 use super::target::{Target, TargetArgs};
 
@@ -112,8 +113,7 @@ pub(crate) async fn run(args: IdleArgs) -> anyhow::Result<()> {
     };
     print!("{}", report.table());
     if let Some(path) = &args.target.json {
-        let text = serde_json::to_vec_pretty(&report).context("a report is plain data")?;
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        write_json(path, &report)?;
     }
     ensure!(losses == 0, "{losses} connections were lost");
     Ok(())

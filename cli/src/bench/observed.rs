@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use tidings_protocol::ChatId;
+use tidings_protocol::{ChatId, ErrorCode, NewMessage};
 
-use super::ledger::Ledger;
+use super::in_flight::InFlight;
+use super::ledger::{Delivered, Ended, Ledger};
 use super::plan::{Plan, Run};
 
 /// Connections whose end is told one by one; of the others only the number is.
@@ -39,8 +40,10 @@ pub(crate) struct Load {
     pub(crate) chat_ids: Vec<ChatId>,
     /// The text of every message.
     pub(crate) body: String,
-    /// When the first message is due.
+    /// From when times count.
     pub(crate) start: Instant,
+    /// In a closed loop.
+    pub(crate) in_flight: Option<InFlight>,
     ledger: Mutex<Ledger>,
 }
 
@@ -51,12 +54,14 @@ impl Load {
         chat_ids: Vec<ChatId>,
         body: String,
         start: Instant,
+        in_flight: Option<InFlight>,
     ) -> Self {
         Self {
             run,
             chat_ids,
             body,
             start,
+            in_flight,
             ledger: Mutex::new(Ledger::new(Arc::clone(&plan))),
             plan,
         }
@@ -67,9 +72,46 @@ impl Load {
         lock(&self.ledger)
     }
 
-    /// Time since the first message was due.
+    /// Time since [`Self::start`]; none before it.
     pub(crate) fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// A message's sender was told what became of it.
+    pub(crate) fn answered(&self, number: usize, error: Option<&ErrorCode>) {
+        let mut ledger = self.ledger();
+        let ended = match error {
+            None => ledger.accepted(number, self.now()),
+            Some(code) => ledger.refused(number, code),
+        };
+        self.ended(ledger, number, ended);
+    }
+
+    /// A client got a message, at this moment.
+    pub(crate) fn delivered(&self, client: u32, message: &NewMessage, at: Duration) {
+        let number = self.run.number(message.message_id);
+        let right_text = message.message == self.body;
+        let mut ledger = self.ledger();
+        let send = number.and_then(|number| ledger.send(number));
+        let right_chat = send.is_some_and(|send| self.chat_ids[send.chat as usize] == message.chat_id);
+        let delivered = Delivered {
+            client,
+            number,
+            seq: message.seq,
+            intact: right_text && right_chat,
+        };
+        let ended = ledger.delivered(&delivered, at);
+        if let Some(number) = number {
+            self.ended(ledger, number, ended);
+        }
+    }
+
+    fn ended(&self, ledger: MutexGuard<'_, Ledger>, number: usize, ended: Ended) {
+        let send = ledger.send(number);
+        drop(ledger);
+        if let (Some(in_flight), Some(send)) = (&self.in_flight, send) {
+            in_flight.ended(self.plan.sender(send), ended);
+        }
     }
 }
 

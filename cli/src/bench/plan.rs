@@ -1,7 +1,4 @@
-//! Who sends what to whom, and when: decided before the first message, so that nothing that happens while the
-//! load runs has a say in it.
-
-use std::time::Duration;
+//! Who sends what to whom: drawn from a seed, so that nothing that happens while the load runs has a say in it.
 
 use anyhow::ensure;
 use rand::rngs::StdRng;
@@ -19,26 +16,19 @@ pub(crate) struct Shape {
     pub(crate) chats: u32,
     /// Members of each chat.
     pub(crate) members: u32,
-    /// Messages a second, in all chats together.
-    pub(crate) rate: f64,
-    /// For how long, before anything is measured.
-    pub(crate) warmup: Duration,
-    /// For how long after that.
-    pub(crate) measured: Duration,
     /// The same seed is the same plan.
     pub(crate) seed: u64,
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Plan {
     /// Of each chat the clients in it, in order. The first of them makes the chat.
     pub(crate) chats: Vec<Vec<u32>>,
-    /// All messages, in the order of their times.
-    pub(crate) sends: Vec<Send>,
-    /// How many of them are sent before anything is measured.
-    pub(crate) warmup: usize,
-    rate: f64,
+    /// Of each chat.
+    pub(crate) members: u32,
+    /// Of the messages.
+    seed: u64,
 }
 
 /// A message to send.
@@ -50,15 +40,22 @@ pub(crate) struct Send {
     pub(crate) position: u32,
 }
 
+/// Messages without an end.
+#[derive(Debug)]
+pub(crate) struct Sends {
+    rng: StdRng,
+    chats: u32,
+    members: u32,
+}
+
 impl Plan {
-    /// Members, chats and senders are drawn evenly; the times are evenly spaced.
+    /// Members, chats and senders are drawn evenly.
     pub(crate) fn new(shape: &Shape) -> anyhow::Result<Self> {
         let Shape {
             clients,
             chats,
             members,
-            rate,
-            ..
+            seed,
         } = *shape;
         ensure!(chats >= 1, "--chats must be at least 1");
         ensure!(
@@ -69,8 +66,7 @@ impl Plan {
             members <= clients,
             "{members} members need at least as many --clients"
         );
-        ensure!(rate.is_finite() && rate > 0.0, "--rate must be above 0");
-        let mut rng = StdRng::seed_from_u64(shape.seed);
+        let mut rng = StdRng::seed_from_u64(seed);
         let chats: Vec<Vec<u32>> = (0..chats)
             .map(|_| {
                 let mut chosen: Vec<u32> = index::sample(&mut rng, clients as usize, members as usize)
@@ -81,35 +77,48 @@ impl Plan {
                 chosen
             })
             .collect();
-        let count = |time: Duration| (rate * time.as_secs_f64()).round() as usize;
-        let sends = (0..count(shape.warmup + shape.measured))
-            .map(|_| Send {
-                chat: rng.random_range(0..chats.len() as u32),
-                position: rng.random_range(0..members),
-            })
-            .collect();
         Ok(Self {
             chats,
-            sends,
-            warmup: count(shape.warmup),
-            rate,
+            members,
+            seed: rng.random(),
         })
     }
 
-    /// When a message is due, from the start of the load.
-    pub(crate) fn due(&self, number: usize) -> Duration {
-        Duration::from_secs_f64(number as f64 / self.rate)
+    /// All messages, always the same.
+    pub(crate) fn sends(&self) -> Sends {
+        Sends {
+            rng: StdRng::seed_from_u64(self.seed),
+            chats: self.chats.len() as u32,
+            members: self.members,
+        }
     }
 
     /// Who sends a message.
-    pub(crate) fn sender(&self, number: usize) -> u32 {
-        let Send { chat, position } = self.sends[number];
-        self.chats[chat as usize][position as usize]
+    pub(crate) fn sender(&self, send: Send) -> u32 {
+        self.chats[send.chat as usize][send.position as usize]
     }
 
     /// Where a client stands among the members of a chat.
     pub(crate) fn position(&self, chat: u32, client: u32) -> Option<usize> {
         self.chats[chat as usize].binary_search(&client).ok()
+    }
+
+    /// How many clients are in any chat.
+    pub(crate) fn senders(&self) -> usize {
+        let mut clients: Vec<u32> = self.chats.iter().flatten().copied().collect();
+        clients.sort_unstable();
+        clients.dedup();
+        clients.len()
+    }
+}
+
+impl Sends {
+    /// The next one.
+    pub(crate) fn draw(&mut self) -> Send {
+        Send {
+            chat: self.rng.random_range(0..self.chats),
+            position: self.rng.random_range(0..self.members),
+        }
     }
 }
 
@@ -153,33 +162,33 @@ mod tests {
         clients: 20,
         chats: 7,
         members: 5,
-        rate: 100.0,
-        warmup: Duration::from_secs(1),
-        measured: Duration::from_secs(3),
         seed: 1,
     };
 
+    fn sends(seed: u64) -> Vec<Send> {
+        let plan = Plan::new(&Shape { seed, ..SHAPE }).expect("possible");
+        let mut sends = plan.sends();
+        (0..100).map(|_| sends.draw()).collect()
+    }
+
     #[test]
-    fn chats_have_distinct_members_and_messages_their_times() {
+    fn chats_have_distinct_members_of_whom_each_may_send() {
         let plan = Plan::new(&SHAPE).expect("possible");
-        assert_eq!((plan.chats.len(), plan.sends.len(), plan.warmup), (7, 400, 100));
+        assert_eq!(plan.chats.len(), 7);
         for members in &plan.chats {
             assert_eq!(members.len(), 5);
             assert!(members.is_sorted_by(|one, next| one < next));
         }
-        assert_eq!(plan.due(0), Duration::ZERO);
-        assert_eq!(plan.due(250), Duration::from_millis(2500));
-        let sender = plan.sender(3);
-        let Send { chat, position } = plan.sends[3];
-        assert_eq!(plan.position(chat, sender), Some(position as usize));
+        let send = plan.sends().draw();
+        let sender = plan.sender(send);
+        assert_eq!(plan.position(send.chat, sender), Some(send.position as usize));
+        assert!((5..=20).contains(&plan.senders()));
     }
 
     #[test]
     fn a_seed_is_a_plan() {
-        let [one, same] = [1, 1].map(|seed| Plan::new(&Shape { seed, ..SHAPE }).expect("possible"));
-        let other = Plan::new(&Shape { seed: 2, ..SHAPE }).expect("possible");
-        assert_eq!(one.sends, same.sends);
-        assert_ne!(one.sends, other.sends);
+        assert_eq!(sends(1), sends(1));
+        assert_ne!(sends(1), sends(2));
     }
 
     #[test]
@@ -193,7 +202,6 @@ mod tests {
                 ..SHAPE
             },
             Shape { members: 21, ..SHAPE },
-            Shape { rate: 0.0, ..SHAPE },
         ] {
             assert!(Plan::new(&shape).is_err(), "{shape:?}");
         }

@@ -1,12 +1,18 @@
 //! What a run has measured, as a table for people and as JSON for programs.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
+use anyhow::{Context as _, bail};
 use serde::Serialize;
 
+use super::crowd::{Crowd, CrowdArgs};
 use super::latency::Percentiles;
 use super::ledger::Tally;
+use super::observed::{Load, read};
 use super::processes::{Interval, Spent};
+use super::series::Point;
+use super::stretch::Stretch;
 
 const MEGABYTE: f64 = 1e6;
 
@@ -14,40 +20,107 @@ const MEGABYTE: f64 = 1e6;
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Options {
-    pub(crate) codec: &'static str,
-    pub(crate) clients: u32,
-    pub(crate) chats: u32,
-    pub(crate) members: u32,
-    pub(crate) rate: f64,
+    codec: &'static str,
+    clients: u32,
+    chats: u32,
+    members: u32,
+    #[serde(flatten)]
+    offered: Offered,
+    body_bytes: usize,
+    seed: u64,
+}
+
+/// How much, and for how long.
+#[derive(Copy, Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Offered {
+    /// Messages a second; of an open loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rate: Option<f64>,
+    /// Messages under way; of a closed loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) in_flight: Option<u32>,
     pub(crate) seconds: f64,
     pub(crate) warmup_seconds: f64,
-    pub(crate) body_bytes: usize,
-    pub(crate) seed: u64,
 }
 
-/// Of `tidings bench rate`. Latencies in milliseconds.
+/// Of `tidings bench rate` and `max`. Latencies in milliseconds.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct RateReport {
-    pub(crate) options: Options,
-    /// From when a message was due until its sender got the reply.
-    pub(crate) accept: Percentiles,
-    /// From when a message was due until a recipient had it.
-    pub(crate) delivery: Percentiles,
+pub(crate) struct LoadReport {
+    options: Options,
+    /// In the measured time, by when they came.
+    deliveries_per_second: f64,
+    /// From when a message was due, or sent in a closed loop, until its sender got the reply.
+    accept: Percentiles,
+    /// From when a message was due, or sent in a closed loop, until a recipient had it.
+    delivery: Percentiles,
     /// How late the load generator wrote the message to the socket.
-    pub(crate) lag: Percentiles,
+    lag: Percentiles,
     /// Of all messages, the warm-up's included.
-    pub(crate) tally: Tally,
-    /// Deliveries that the messages of the measured time lead to.
-    pub(crate) measured_deliveries: u64,
-    pub(crate) lost_connections: u64,
-    pub(crate) trimmed: u64,
-    pub(crate) notices: u64,
+    tally: Tally,
+    /// Deliveries that came in the measured time.
+    measured_deliveries: u64,
+    lost_connections: u64,
+    trimmed: u64,
+    notices: u64,
     /// The measured time.
-    pub(crate) interval: Interval,
+    interval: Interval,
+    /// Deliveries by the second, the warm-up included.
+    series: Vec<Point>,
 }
 
-impl RateReport {
+impl LoadReport {
+    /// Of a load that is over.
+    pub(crate) fn new(
+        args: &CrowdArgs,
+        offered: Offered,
+        crowd: &Crowd,
+        load: &Load,
+        stretch: Stretch,
+    ) -> Self {
+        let options = Options {
+            codec: args.target.codec_name(),
+            clients: args.clients,
+            chats: args.chats,
+            members: args.members,
+            offered,
+            body_bytes: args.body_bytes,
+            seed: args.seed,
+        };
+        let observed = &crowd.fleet.observed;
+        let now = load.now();
+        let mut ledger = load.ledger();
+        let measured = ledger.take_measured();
+        Self {
+            options,
+            deliveries_per_second: stretch.deliveries as f64 / stretch.interval.seconds,
+            accept: measured.accept.percentiles(),
+            delivery: measured.delivery.percentiles(),
+            lag: measured.lag.percentiles(),
+            tally: ledger.tally(),
+            measured_deliveries: stretch.deliveries,
+            lost_connections: observed.losses() as u64,
+            trimmed: read(&observed.trimmed),
+            notices: read(&observed.notices),
+            interval: stretch.interval,
+            series: ledger.series(now).points().to_vec(),
+        }
+    }
+
+    /// Prints the table, writes the JSON where that is wanted, and fails if anything is wrong.
+    pub(crate) fn print(&self, json: Option<&Path>) -> anyhow::Result<()> {
+        print!("{}", self.table());
+        if let Some(path) = json {
+            write_json(path, self)?;
+        }
+        let faults = self.faults();
+        if !faults.is_empty() {
+            bail!("{}", faults.join("; "));
+        }
+        Ok(())
+    }
+
     /// What is wrong with the result, a sentence each.
     pub(crate) fn faults(&self) -> Vec<String> {
         let tally = &self.tally;
@@ -78,16 +151,21 @@ impl RateReport {
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
         let options = &self.options;
+        let offered = &options.offered;
+        let load = match (offered.rate, offered.in_flight) {
+            (Some(rate), _) => format!("{rate} messages/s"),
+            (None, in_flight) => format!("{} messages under way", in_flight.unwrap_or_default()),
+        };
         let _ = writeln!(
             out,
-            "{} clients online ({}), {} chats of {}, {} messages/s of {} bytes for {} s\n",
+            "{} clients online ({}), {} chats of {}, {load} of {} bytes for {} s\n\n{:.0} deliveries/s\n",
             options.clients,
             options.codec,
             options.chats,
             options.members,
-            options.rate,
             options.body_bytes,
-            options.seconds,
+            offered.seconds,
+            self.deliveries_per_second,
         );
         let _ = writeln!(
             out,
@@ -144,6 +222,12 @@ impl RateReport {
             .write_table(&mut out, Some(self.measured_deliveries));
         out
     }
+}
+
+/// Writes a result.
+pub(crate) fn write_json(path: &Path, report: &impl Serialize) -> anyhow::Result<()> {
+    let text = serde_json::to_vec_pretty(report).context("a report is plain data")?;
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 impl Interval {

@@ -1,0 +1,91 @@
+//! `tidings bench max`: as much as the system takes (closed loop). A message begins when another one is over, so
+//! that the system is always busy and never drowned.
+
+use std::time::{Duration, Instant};
+
+use anyhow::ensure;
+use tokio::time::{Instant as TokioInstant, timeout_at};
+
+use super::crowd::{Crowd, CrowdArgs, seconds};
+use super::in_flight::{InFlight, OF_SENDER_MAX};
+use super::observed::Load;
+use super::progress::{report_until, wait_for_the_rest, wait_for_the_unexpected};
+use super::report::{LoadReport, Offered};
+use super::stretch::{Moment, Stretch};
+
+/// Sends as fast as messages arrive, and says how many that is.
+///
+/// So many messages are always under way: each is until its sender has the reply and every recipient has its copy, and
+/// only then another one begins. Latency is measured from when a message was sent: `accept` to the sender's reply,
+/// `delivery` to each recipient's socket. `lag` is what of that passes before the message is written to its socket.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MaxArgs {
+    #[command(flatten)]
+    crowd: CrowdArgs,
+
+    /// How many messages are under way at the same time. A client has at most 64 that are not answered.
+    #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    in_flight: u32,
+
+    /// For how long is measured.
+    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
+    seconds: f64,
+
+    /// For how long the same is sent before that.
+    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
+    warmup: f64,
+}
+
+pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
+    let plan = args.crowd.plan()?;
+    let possible = plan.senders() * OF_SENDER_MAX;
+    ensure!(
+        args.in_flight as usize <= possible,
+        "--in-flight is at most {possible}: {OF_SENDER_MAX} for each client that is in a chat"
+    );
+    let (warmup, measured) = (
+        seconds("--warmup", args.warmup)?,
+        seconds("--seconds", args.seconds)?,
+    );
+    let crowd = args.crowd.gather(plan).await?;
+    let in_flight = InFlight::new(args.in_flight as usize, args.crowd.clients as usize);
+    let load = crowd.begin(Instant::now(), Some(in_flight));
+
+    let stretch = tokio::join!(
+        keep_in_flight(&crowd, load, warmup, warmup + measured),
+        watch(&crowd, load, warmup, warmup + measured),
+    )
+    .1;
+    wait_for_the_rest(load, crowd.patience).await;
+    wait_for_the_unexpected().await;
+    let offered = Offered {
+        rate: None,
+        in_flight: Some(args.in_flight),
+        seconds: args.seconds,
+        warmup_seconds: args.warmup,
+    };
+    let report = LoadReport::new(&args.crowd, offered, &crowd, load, stretch);
+    crowd.fleet.close().await;
+    report.print(args.crowd.target.json.as_deref())
+}
+
+/// Sends whenever something is over, until the end. What is sent from `warmup` on is measured.
+async fn keep_in_flight(crowd: &Crowd, load: &Load, warmup: Duration, end: Duration) {
+    let Some(in_flight) = &load.in_flight else { return };
+    let mut sends = load.plan.sends();
+    let end = TokioInstant::from_std(load.start + end);
+    while let Ok(send) = timeout_at(end, in_flight.next(&load.plan, &mut sends)).await {
+        let now = load.now();
+        let number = load.ledger().begin(send, now, now >= warmup);
+        let sender = load.plan.sender(send);
+        crowd.fleet.clients[sender as usize].send(number, send.chat);
+    }
+}
+
+/// Says what the time from `warmup` on took.
+async fn watch(crowd: &Crowd, load: &Load, warmup: Duration, end: Duration) -> Stretch {
+    report_until(load, load.start + warmup).await;
+    let before = Moment::now(&crowd.target, load);
+    report_until(load, load.start + end).await;
+    Moment::now(&crowd.target, load).since(&before)
+}
