@@ -14,10 +14,12 @@ mod plan;
 mod processes;
 mod progress;
 mod rate;
+mod raw;
 mod report;
 mod series;
 mod stretch;
 mod target;
+mod twins;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ pub(crate) struct BenchArgs {
 enum Scenario {
     Rate(rate::RateArgs),
     Max(max::MaxArgs),
+    Raw(raw::RawArgs),
     Idle(idle::IdleArgs),
 }
 
@@ -45,6 +48,7 @@ pub(crate) fn main(args: BenchArgs) -> ExitCode {
         match args.scenario {
             Scenario::Rate(args) => rate::run(args).await,
             Scenario::Max(args) => max::run(args).await,
+            Scenario::Raw(args) => raw::run(args).await,
             Scenario::Idle(args) => idle::run(args).await,
         }
     })

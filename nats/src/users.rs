@@ -26,7 +26,8 @@ pub enum NatsUser {
     Setup,
     /// The commands that look inside and put right, and the `nats` command as the guide has it.
     Operator,
-    /// Whoever owns the system: everything, for repairs that nothing else may do. No process of ours has it.
+    /// Whoever owns the system: everything, for repairs that nothing else may do. No service has it; `tidings bench raw` makes
+    /// streams with it.
     Admin,
 }
 

@@ -121,7 +121,7 @@ pub(crate) fn seconds(option: &str, number: f64) -> anyhow::Result<Duration> {
 }
 
 /// Printable, and the same in each run.
-fn body(bytes: usize, seed: u64) -> String {
+pub(crate) fn body(bytes: usize, seed: u64) -> String {
     let mut rng = StdRng::seed_from_u64(seed);
     (0..bytes)
         .map(|_| char::from(rng.random_range(b'a'..=b'z')))

@@ -10,6 +10,7 @@ use super::crowd::{Crowd, CrowdArgs, seconds};
 use super::in_flight::{InFlight, OF_SENDER_MAX};
 use super::observed::Load;
 use super::progress::{report_until, wait_for_the_rest, wait_for_the_unexpected};
+use super::raw;
 use super::report::{LoadReport, Offered};
 use super::stretch::{Moment, Stretch};
 
@@ -34,6 +35,13 @@ pub(crate) struct MaxArgs {
     /// For how long the same is sent before that.
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     warmup: f64,
+
+    /// First measures the machine's own limit as `tidings bench raw` does, so that the result is also a ratio.
+    #[arg(long)]
+    raw: bool,
+
+    #[command(flatten)]
+    raw_extent: raw::Extent,
 }
 
 pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
@@ -47,6 +55,11 @@ pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
         seconds("--warmup", args.warmup)?,
         seconds("--seconds", args.seconds)?,
     );
+    // Before anybody connects: the services have nothing to do.
+    let raw = match args.raw {
+        true => Some(raw::measure(&args.crowd, &plan, args.raw_extent).await?),
+        false => None,
+    };
     let crowd = args.crowd.gather(plan).await?;
     let in_flight = InFlight::new(args.in_flight as usize, args.crowd.clients as usize);
     let load = crowd.begin(Instant::now(), Some(in_flight));
@@ -64,7 +77,10 @@ pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
         seconds: args.seconds,
         warmup_seconds: args.warmup,
     };
-    let report = LoadReport::new(&args.crowd, offered, &crowd, load, stretch);
+    let mut report = LoadReport::new(&args.crowd, offered, &crowd, load, stretch);
+    if let Some(raw) = raw {
+        report.compare(raw);
+    }
     crowd.fleet.close().await;
     report.print(args.crowd.target.json.as_deref())
 }

@@ -11,6 +11,7 @@ use super::latency::Percentiles;
 use super::ledger::Tally;
 use super::observed::{Load, read};
 use super::processes::{Interval, Spent};
+use super::raw::RawReport;
 use super::series::Point;
 use super::stretch::Stretch;
 
@@ -68,6 +69,12 @@ pub(crate) struct LoadReport {
     interval: Interval,
     /// Deliveries by the second, the warm-up included.
     series: Vec<Point>,
+    /// What the machine's own JetStream took, if that was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raw: Option<RawReport>,
+    /// Deliveries a second for one raw entry a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
 }
 
 impl LoadReport {
@@ -105,7 +112,15 @@ impl LoadReport {
             notices: read(&observed.notices),
             interval: stretch.interval,
             series: ledger.series(now).points().to_vec(),
+            raw: None,
+            ratio: None,
         }
+    }
+
+    /// Sets beside it what the machine's own JetStream took in the same run.
+    pub(crate) fn compare(&mut self, raw: RawReport) {
+        self.ratio = Some(self.deliveries_per_second / raw.entries_per_second);
+        self.raw = Some(raw);
     }
 
     /// Prints the table, writes the JSON where that is wanted, and fails if anything is wrong.
@@ -219,7 +234,11 @@ impl LoadReport {
             }
         }
         self.interval
-            .write_table(&mut out, Some(self.measured_deliveries));
+            .write_table(&mut out, Some((self.measured_deliveries, "delivery")));
+        if let (Some(raw), Some(ratio)) = (&self.raw, self.ratio) {
+            let _ = write!(out, "\n{}", raw.table());
+            let _ = writeln!(out, "\n{ratio:.3} deliveries for each entry of raw JetStream");
+        }
         out
     }
 }
@@ -231,10 +250,10 @@ pub(crate) fn write_json(path: &Path, report: &impl Serialize) -> anyhow::Result
 }
 
 impl Interval {
-    /// What the processes used; with the CPU time of a delivery where there were deliveries.
-    pub(crate) fn write_table(&self, out: &mut String, deliveries: Option<u64>) {
-        let per_delivery = deliveries.filter(|deliveries| *deliveries > 0);
-        let column = per_delivery.map_or("", |_| "us/delivery");
+    /// What the processes used; with the CPU time of one of the things that were done, where there were any.
+    pub(crate) fn write_table(&self, out: &mut String, done: Option<(u64, &str)>) {
+        let done = done.filter(|(count, _)| *count > 0);
+        let column = done.map_or(String::new(), |(_, thing)| format!("us/{thing}"));
         let _ = writeln!(
             out,
             "\n{:<16} {:>8} {:>8} {column:>12} {:>9} {:>9}",
@@ -254,8 +273,8 @@ impl Interval {
                 resident_bytes,
                 grown_bytes,
             } = spent;
-            let cost = per_delivery.map_or(String::new(), |deliveries| {
-                format!("{:.1}", cpu_seconds * 1e6 / deliveries as f64)
+            let cost = done.map_or(String::new(), |(count, _)| {
+                format!("{:.1}", cpu_seconds * 1e6 / count as f64)
             });
             let _ = writeln!(
                 out,

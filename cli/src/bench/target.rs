@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
-use tidings_protocol::{Codec, UserId};
+use tidings_protocol::{ClientId, Codec, UserId};
 use tidings_service::{Secret, raise_files_limit};
 
 use crate::token::{client_id, sign};
@@ -58,6 +58,15 @@ enum CodecName {
 }
 
 impl TargetArgs {
+    /// The system that `tidings up` runs, for what no client may ask.
+    pub(crate) fn up(&self) -> anyhow::Result<UpFile> {
+        ensure!(
+            self.urls.is_empty(),
+            "this needs the folder of `tidings up`: give --dir, not --url"
+        );
+        UpFile::read(&self.dir.path()?)
+    }
+
     /// The subprotocol, as the option names it.
     pub(crate) const fn codec_name(&self) -> &'static str {
         match self.codec {
@@ -123,15 +132,17 @@ impl Target {
         UserId::new(&format!("{}-{index}", self.prefix)).context("--prefix")
     }
 
+    /// A client of the load generator, and its user.
+    pub(crate) fn client(&self, index: u32) -> anyhow::Result<(UserId, ClientId)> {
+        let user = self.user(index)?;
+        let client = client_id(&user, DEVICE);
+        Ok((user, client))
+    }
+
     /// What a client needs to connect. Clients are spread over the gateways.
     pub(crate) fn login(&self, index: u32) -> anyhow::Result<Login> {
-        let user = self.user(index)?;
-        let token = sign(
-            self.secret.expose(),
-            &user,
-            client_id(&user, DEVICE),
-            TOKEN_LIFETIME,
-        )?;
+        let (user, client) = self.client(index)?;
+        let token = sign(self.secret.expose(), &user, client, TOKEN_LIFETIME)?;
         let url = self.urls[index as usize % self.urls.len()].clone();
         Ok(Login { user, url, token })
     }
