@@ -25,7 +25,8 @@ async fn whoever_is_cut_off_is_sent_to_the_majority() {
     cluster.cut(2, true);
     let cut = Instant::now();
     let (closed, before) = at_minority.until_closed().await;
-    assert!(cut.elapsed() >= Duration::from_secs(10), "{:?}", cut.elapsed());
+    // Ten seconds after the last beacon, which was there up to half a second before the cut; later on a busy machine.
+    assert!(cut.elapsed() >= Duration::from_secs(8), "{:?}", cut.elapsed());
     assert_eq!(closed.code, 1012, "{closed:?}");
     let closing = before.iter().find_map(|heard| match heard {
         ServerFrame::Closing(closing) => Some(closing),
@@ -35,14 +36,24 @@ async fn whoever_is_cut_off_is_sent_to_the_majority() {
     assert!(closing.reconnect);
     assert!(closing.retry_after_ms.is_some(), "{closing:?}");
     assert!(!minority.is_ready().await);
-    assert_eq!(minority.upgrade_status().await, Some(503));
+    eventually("nobody is let in", async || {
+        match minority.upgrade_status().await {
+            Some(503) => Ok(()),
+            // Not answered within a second.
+            other => Err(other),
+        }
+    })
+    .await;
 
     // Elsewhere everything goes on, and nobody was sent away.
     let mut bob_again = majority.device(&bob).await;
     assert_eq!(bob_again.message().await.message, "before");
     at_majority.say(chat_id, "meanwhile").await;
     assert_eq!(bob_again.message().await.message, "meanwhile");
-    assert!(majority.is_ready().await);
+    eventually("the majority is ready", async || {
+        majority.is_ready().await.then_some(()).ok_or("not ready")
+    })
+    .await;
     assert_eq!(majority.counter("tidings_cut_off_total").await, 0);
 
     cluster.cut(2, false);
