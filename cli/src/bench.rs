@@ -10,12 +10,16 @@ mod latency;
 mod ledger;
 mod max;
 mod observed;
+mod outcome;
 mod plan;
+mod plot;
 mod processes;
 mod progress;
+mod ramp;
 mod rate;
 mod raw;
 mod report;
+mod search;
 mod series;
 mod stretch;
 mod target;
@@ -39,6 +43,7 @@ pub(crate) struct BenchArgs {
 enum Scenario {
     Rate(rate::RateArgs),
     Max(max::MaxArgs),
+    Ramp(ramp::RampArgs),
     Raw(raw::RawArgs),
     Idle(idle::IdleArgs),
 }
@@ -48,6 +53,7 @@ pub(crate) fn main(args: BenchArgs) -> ExitCode {
         match args.scenario {
             Scenario::Rate(args) => rate::run(args).await,
             Scenario::Max(args) => max::run(args).await,
+            Scenario::Ramp(args) => ramp::run(args).await,
             Scenario::Raw(args) => raw::run(args).await,
             Scenario::Idle(args) => idle::run(args).await,
         }

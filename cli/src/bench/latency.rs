@@ -10,6 +10,11 @@ const MICROSECONDS_MAX: u64 = 600_000_000;
 /// Significant digits.
 const DIGITS: u8 = 3;
 
+/// Points of a curve from one nine to the next.
+const CURVE_STEPS_OF_NINE: f64 = 20.0;
+/// Up to 99.99999 %; nobody waits for enough messages to know more.
+const CURVE_STEPS_MAX: u32 = 140;
+
 /// Durations of one kind, to three digits, from a microsecond to ten minutes.
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
@@ -28,6 +33,14 @@ pub(crate) struct Percentiles {
     #[serde(rename = "p99.9")]
     pub(crate) p999: f64,
     pub(crate) max: f64,
+}
+
+/// One point of a curve: so many are at most as slow.
+#[derive(Copy, Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct CurvePoint {
+    pub(crate) quantile: f64,
+    pub(crate) milliseconds: f64,
 }
 
 impl Default for Latencies {
@@ -49,6 +62,20 @@ impl Latencies {
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
         self.microseconds.reset();
+    }
+
+    /// Percentiles from the fastest one on, evenly spaced by the logarithm of how many are slower, as far as there are
+    /// any. Empty where nothing was measured.
+    pub(crate) fn curve(&self) -> Vec<CurvePoint> {
+        let histogram = &self.microseconds;
+        (0..=CURVE_STEPS_MAX)
+            .map(|step| 10_f64.powf(-f64::from(step) / CURVE_STEPS_OF_NINE))
+            .take_while(|slower| slower * histogram.len() as f64 >= 1.0 - 1e-9)
+            .map(|slower| CurvePoint {
+                quantile: 1.0 - slower,
+                milliseconds: histogram.value_at_quantile(1.0 - slower) as f64 / 1000.0,
+            })
+            .collect()
     }
 
     /// What was measured.
@@ -82,6 +109,20 @@ mod tests {
         assert!((percentiles.p50 - 50.0).abs() < 0.1, "{percentiles:?}");
         assert!((percentiles.p99 - 99.0).abs() < 0.1, "{percentiles:?}");
         assert!((percentiles.max - 100.0).abs() < 0.1, "{percentiles:?}");
+    }
+
+    #[test]
+    fn a_curve_ends_where_nothing_is_slower() {
+        let mut latencies = Latencies::default();
+        assert_eq!(latencies.curve(), []);
+        for milliseconds in 1..=1000 {
+            latencies.record(Duration::from_millis(milliseconds));
+        }
+        let curve = latencies.curve();
+        let (first, last) = (curve[0], curve[curve.len() - 1]);
+        assert_eq!((curve.len(), first.quantile), (61, 0.0));
+        assert!((last.quantile - 0.999).abs() < 1e-9, "{last:?}");
+        assert!((first.milliseconds - 1.0).abs() < 0.01 && (last.milliseconds - 999.0).abs() < 1.1);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `tidings bench max`: as much as the system takes (closed loop). A message begins when another one is over, so
 //! that the system is always busy and never drowned.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
@@ -9,7 +10,7 @@ use tokio::time::{Instant as TokioInstant, timeout_at};
 use super::crowd::{Crowd, CrowdArgs, seconds};
 use super::in_flight::{InFlight, OF_SENDER_MAX};
 use super::observed::Load;
-use super::progress::{report_until, wait_for_the_rest, wait_for_the_unexpected};
+use super::progress::{each_second_until, report, wait_for_the_rest, wait_for_the_unexpected};
 use super::raw;
 use super::report::{LoadReport, Offered};
 use super::stretch::{Moment, Stretch};
@@ -36,6 +37,10 @@ pub(crate) struct MaxArgs {
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     warmup: f64,
 
+    /// Draws latency over time and by percentile there, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+
     /// First measures the machine's own limit as `tidings bench raw` does, so that the result is also a ratio.
     #[arg(long)]
     raw: bool,
@@ -56,9 +61,10 @@ pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
         seconds("--seconds", args.seconds)?,
     );
     // Before anybody connects: the services have nothing to do.
-    let raw = match args.raw {
-        true => Some(raw::measure(&args.crowd, &plan, args.raw_extent).await?),
-        false => None,
+    let raw = if args.raw {
+        Some(raw::measure(&args.crowd, &plan, args.raw_extent).await?)
+    } else {
+        None
     };
     let crowd = args.crowd.gather(plan).await?;
     let in_flight = InFlight::new(args.in_flight as usize, args.crowd.clients as usize);
@@ -77,12 +83,12 @@ pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
         seconds: args.seconds,
         warmup_seconds: args.warmup,
     };
-    let mut report = LoadReport::new(&args.crowd, offered, &crowd, load, stretch);
+    let mut result = LoadReport::new(&args.crowd, offered, &crowd, load, stretch);
     if let Some(raw) = raw {
-        report.compare(raw);
+        result.compare(raw);
     }
     crowd.fleet.close().await;
-    report.print(args.crowd.target.json.as_deref())
+    result.print(args.crowd.target.json.as_deref(), args.plot.as_deref())
 }
 
 /// Sends whenever something is over, until the end. What is sent from `warmup` on is measured.
@@ -100,8 +106,8 @@ async fn keep_in_flight(crowd: &Crowd, load: &Load, warmup: Duration, end: Durat
 
 /// Says what the time from `warmup` on took.
 async fn watch(crowd: &Crowd, load: &Load, warmup: Duration, end: Duration) -> Stretch {
-    report_until(load, load.start + warmup).await;
+    each_second_until(load, load.start + warmup, &report).await;
     let before = Moment::now(&crowd.target, load);
-    report_until(load, load.start + end).await;
+    each_second_until(load, load.start + end, &report).await;
     Moment::now(&crowd.target, load).since(&before)
 }

@@ -143,6 +143,29 @@ pub(crate) async fn settle(processes: &[UpProcess], prefix: &str, patience: Dura
     }
 }
 
+/// Waits until the processes use little CPU time, or until patience ends; where they are not known, for a while.
+pub(crate) async fn rest(processes: &[UpProcess], patience: Duration) {
+    const STEP: Duration = Duration::from_millis(500);
+    /// A part of a core. A system at rest uses a tenth of this in a release build.
+    const LITTLE: f64 = 0.3;
+    const STEPS_UNKNOWN: u32 = 4;
+    if processes.is_empty() {
+        return tokio::time::sleep(STEP * STEPS_UNKNOWN).await;
+    }
+    let began = Instant::now();
+    let mut last = Sample::take(processes);
+    while began.elapsed() < patience {
+        tokio::time::sleep(STEP).await;
+        let now = Sample::take(processes);
+        let interval = now.since(&last);
+        let used: f64 = interval.servers.iter().map(|spent| spent.cpu_seconds).sum();
+        if used < interval.seconds * LITTLE {
+            return;
+        }
+        last = now;
+    }
+}
+
 /// The `stat` of every process.
 struct Stats {
     by_pid: HashMap<u32, Stat>,

@@ -14,8 +14,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// After the last expected copy: a second copy of something would come about now.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
-/// Tells how it goes until then.
-pub(crate) async fn report_until(load: &Load, end: Instant) {
+/// Waits until then, and calls `each_second` meanwhile.
+pub(crate) async fn each_second_until(load: &Load, end: Instant, each_second: &impl Fn(&Load)) {
     let end = TokioInstant::from_std(end);
     loop {
         let next = TokioInstant::now() + REPORT_INTERVAL;
@@ -23,12 +23,12 @@ pub(crate) async fn report_until(load: &Load, end: Instant) {
         if next >= end {
             return;
         }
-        report(load);
+        each_second(load);
     }
 }
 
 /// Tells how it goes, with the latency of the last full second.
-fn report(load: &Load) {
+pub(crate) fn report(load: &Load) {
     let now = load.now();
     let (sent, (answered, expected), came, last) = {
         let mut ledger = load.ledger();

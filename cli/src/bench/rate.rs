@@ -1,19 +1,21 @@
 //! `tidings bench rate`: messages at a fixed rate, whatever becomes of them (open loop). Latency counts from when a
 //! message was *due*, so that a system that stalls cannot hide it by slowing the load generator down.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use tokio_util::sync::CancellationToken;
 
 use super::crowd::{Crowd, CrowdArgs, seconds};
 use super::observed::Load;
-use super::progress::{report_until, wait_for_the_rest, wait_for_the_unexpected};
+use super::progress::{each_second_until, report, wait_for_the_rest, wait_for_the_unexpected};
 use super::report::{LoadReport, Offered};
 use super::stretch::{Moment, Stretch};
 
 /// Between the end of the preparations and the first message.
-const HEAD_START: Duration = Duration::from_millis(200);
+pub(crate) const HEAD_START: Duration = Duration::from_millis(200);
 
 /// Sends at a fixed rate, and measures until every recipient has every message.
 ///
@@ -35,6 +37,10 @@ pub(crate) struct RateArgs {
     /// For how long the same is sent before that.
     #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
     warmup: f64,
+
+    /// Draws latency over time and by percentile there, as SVG.
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 /// When messages are due: evenly spaced.
@@ -58,7 +64,8 @@ pub(crate) async fn run(args: RateArgs) -> anyhow::Result<()> {
     let crowd = args.crowd.gather(plan).await?;
     let load = crowd.begin(Instant::now() + HEAD_START, None);
 
-    let stretch = send_all(&crowd, load, pace, Duration::ZERO).await;
+    let never = CancellationToken::new();
+    let stretch = send_all(&crowd, load, pace, Duration::ZERO, &never, report).await;
     wait_for_the_rest(load, crowd.patience).await;
     wait_for_the_unexpected().await;
     let offered = Offered {
@@ -67,9 +74,9 @@ pub(crate) async fn run(args: RateArgs) -> anyhow::Result<()> {
         seconds: args.seconds,
         warmup_seconds: args.warmup,
     };
-    let report = LoadReport::new(&args.crowd, offered, &crowd, load, stretch);
+    let result = LoadReport::new(&args.crowd, offered, &crowd, load, stretch);
     crowd.fleet.close().await;
-    report.print(args.crowd.target.json.as_deref())
+    result.print(args.crowd.target.json.as_deref(), args.plot.as_deref())
 }
 
 impl Pace {
@@ -89,9 +96,18 @@ impl Pace {
     }
 }
 
-/// Sends everything at its time, the first message at `begin` of the load's time, and says what the measured part took.
-pub(crate) async fn send_all(crowd: &Crowd, load: &Load, pace: Pace, begin: Duration) -> Stretch {
+/// Sends everything at its time, the first message at `begin` of the load's time, and says what the measured part took;
+/// or less, if it is stopped. Every second it calls `each_second`.
+pub(crate) async fn send_all(
+    crowd: &Crowd,
+    load: &Load,
+    pace: Pace,
+    begin: Duration,
+    stop: &CancellationToken,
+    each_second: impl Fn(&Load),
+) -> Stretch {
     let (observed, senders) = (Arc::clone(&crowd.fleet.observed), crowd.fleet.clients.clone());
+    let stopped = stop.clone();
     // A thread of its own, since the runtime's timers only know milliseconds.
     let pacer = std::thread::spawn(move || {
         let Some(load) = observed.load() else { return };
@@ -102,15 +118,19 @@ pub(crate) async fn send_all(crowd: &Crowd, load: &Load, pace: Pace, begin: Dura
             if !early.is_zero() {
                 std::thread::sleep(early);
             }
+            if stopped.is_cancelled() {
+                return;
+            }
             let send = sends.draw();
             let number = load.ledger().begin(send, due, number >= pace.warmup);
             senders[load.plan.sender(send) as usize].send(number, send.chat);
         }
     });
     let at = |number| load.start + begin + pace.due(number);
-    report_until(load, at(pace.warmup)).await;
+    each_second_until(load, at(pace.warmup), &each_second).await;
     let before = Moment::now(&crowd.target, load);
-    report_until(load, at(pace.all)).await;
+    stop.run_until_cancelled(each_second_until(load, at(pace.all), &each_second))
+        .await;
     let stretch = Moment::now(&crowd.target, load).since(&before);
     // It has nothing left to wait for; a panic of its own has been printed.
     tokio::task::spawn_blocking(|| pacer.join()).await.ok();

@@ -7,9 +7,10 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 
 use super::crowd::{Crowd, CrowdArgs};
-use super::latency::Percentiles;
-use super::ledger::Tally;
-use super::observed::{Load, read};
+use super::latency::{CurvePoint, Percentiles};
+use super::observed::Load;
+use super::outcome::Outcome;
+use super::plot::{Panel, write_plot};
 use super::processes::{Interval, Spent};
 use super::raw::RawReport;
 use super::series::Point;
@@ -58,13 +59,13 @@ pub(crate) struct LoadReport {
     delivery: Percentiles,
     /// How late the load generator wrote the message to the socket.
     lag: Percentiles,
-    /// Of all messages, the warm-up's included.
-    tally: Tally,
+    /// Every percentile of `accept` and `delivery`.
+    accept_curve: Vec<CurvePoint>,
+    delivery_curve: Vec<CurvePoint>,
     /// Deliveries that came in the measured time.
     measured_deliveries: u64,
-    lost_connections: u64,
-    trimmed: u64,
-    notices: u64,
+    #[serde(flatten)]
+    outcome: Outcome,
     /// The measured time.
     interval: Interval,
     /// Deliveries by the second, the warm-up included.
@@ -75,6 +76,21 @@ pub(crate) struct LoadReport {
     /// Deliveries a second for one raw entry a second.
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,
+}
+
+impl Options {
+    /// In one line.
+    fn heading(&self) -> String {
+        let offered = &self.offered;
+        let load = match (offered.rate, offered.in_flight) {
+            (Some(rate), _) => format!("{rate} messages/s"),
+            (None, in_flight) => format!("{} messages under way", in_flight.unwrap_or_default()),
+        };
+        format!(
+            "{} clients online ({}), {} chats of {}, {load} of {} bytes for {} s",
+            self.clients, self.codec, self.chats, self.members, self.body_bytes, offered.seconds,
+        )
+    }
 }
 
 impl LoadReport {
@@ -95,7 +111,7 @@ impl LoadReport {
             body_bytes: args.body_bytes,
             seed: args.seed,
         };
-        let observed = &crowd.fleet.observed;
+        let outcome = Outcome::of(crowd, load);
         let now = load.now();
         let mut ledger = load.ledger();
         let measured = ledger.take_measured();
@@ -105,11 +121,10 @@ impl LoadReport {
             accept: measured.accept.percentiles(),
             delivery: measured.delivery.percentiles(),
             lag: measured.lag.percentiles(),
-            tally: ledger.tally(),
+            accept_curve: measured.accept.curve(),
+            delivery_curve: measured.delivery.curve(),
             measured_deliveries: stretch.deliveries,
-            lost_connections: observed.losses() as u64,
-            trimmed: read(&observed.trimmed),
-            notices: read(&observed.notices),
+            outcome,
             interval: stretch.interval,
             series: ledger.series(now).points().to_vec(),
             raw: None,
@@ -123,63 +138,33 @@ impl LoadReport {
         self.raw = Some(raw);
     }
 
-    /// Prints the table, writes the JSON where that is wanted, and fails if anything is wrong.
-    pub(crate) fn print(&self, json: Option<&Path>) -> anyhow::Result<()> {
+    /// Prints the table, writes the JSON and the plot where they are wanted, and fails if anything is wrong.
+    pub(crate) fn print(&self, json: Option<&Path>, plot: Option<&Path>) -> anyhow::Result<()> {
         print!("{}", self.table());
         if let Some(path) = json {
             write_json(path, self)?;
         }
-        let faults = self.faults();
+        if let Some(path) = plot {
+            let panels = [
+                Panel::over_time(&self.series, self.options.offered.warmup_seconds),
+                Panel::percentiles(&[("accept", &self.accept_curve), ("delivery", &self.delivery_curve)]),
+            ];
+            write_plot(path, &self.options.heading(), &panels)?;
+        }
+        let faults = self.outcome.faults();
         if !faults.is_empty() {
             bail!("{}", faults.join("; "));
         }
         Ok(())
     }
 
-    /// What is wrong with the result, a sentence each.
-    pub(crate) fn faults(&self) -> Vec<String> {
-        let tally = &self.tally;
-        let mut faults: Vec<String> = [
-            (tally.missing, "deliveries are missing"),
-            (tally.duplicate, "deliveries came twice"),
-            (tally.out_of_order, "deliveries came out of order"),
-            (tally.wrong, "deliveries had a wrong text, chat or recipient"),
-            (tally.unanswered, "messages were not answered"),
-            (self.lost_connections, "connections were lost"),
-            (self.trimmed, "inboxes lost entries"),
-        ]
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, what)| format!("{count} {what}"))
-        .collect();
-        for (code, count) in &tally.refused {
-            let advice = match code.as_str() {
-                "rate_limited" => ": start the system with `tidings up --rate-limits off`",
-                _ => "",
-            };
-            faults.push(format!("{count} messages were refused with {code}{advice}"));
-        }
-        faults
-    }
-
     /// For people.
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
-        let options = &self.options;
-        let offered = &options.offered;
-        let load = match (offered.rate, offered.in_flight) {
-            (Some(rate), _) => format!("{rate} messages/s"),
-            (None, in_flight) => format!("{} messages under way", in_flight.unwrap_or_default()),
-        };
         let _ = writeln!(
             out,
-            "{} clients online ({}), {} chats of {}, {load} of {} bytes for {} s\n\n{:.0} deliveries/s\n",
-            options.clients,
-            options.codec,
-            options.chats,
-            options.members,
-            options.body_bytes,
-            offered.seconds,
+            "{}\n\n{:.0} deliveries/s\n",
+            self.options.heading(),
             self.deliveries_per_second,
         );
         let _ = writeln!(
@@ -205,34 +190,8 @@ impl LoadReport {
                 "{name:<14} {p50:>9.2} {p90:>9.2} {p99:>9.2} {p999:>9.2} {max:>9.2}"
             );
         }
-        let tally = &self.tally;
-        let refused: u64 = tally.refused.values().sum();
-        let _ = writeln!(
-            out,
-            "\nmessages       {} sent, {} accepted, {refused} refused, {} unanswered",
-            tally.sent, tally.accepted, tally.unanswered
-        );
-        for (code, count) in &tally.refused {
-            let _ = writeln!(out, "               {count} {code}");
-        }
-        let _ = writeln!(
-            out,
-            "deliveries     {} expected, {} received, {} missing, {} duplicate, {} out of order, {} wrong",
-            tally.expected, tally.received, tally.missing, tally.duplicate, tally.out_of_order, tally.wrong
-        );
-        for (count, what) in [
-            (
-                tally.unaccepted,
-                "deliveries of messages that were refused or not answered",
-            ),
-            (self.lost_connections, "connections lost"),
-            (self.trimmed, "times that an inbox lost entries"),
-            (self.notices, "notices"),
-        ] {
-            if count > 0 {
-                let _ = writeln!(out, "               {count} {what}");
-            }
-        }
+        let _ = writeln!(out);
+        self.outcome.write_table(&mut out);
         self.interval
             .write_table(&mut out, Some((self.measured_deliveries, "delivery")));
         if let (Some(raw), Some(ratio)) = (&self.raw, self.ratio) {

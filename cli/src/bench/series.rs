@@ -36,7 +36,7 @@ impl Series {
 
     /// The seconds before this moment are over.
     pub(crate) fn reach(&mut self, at: Duration) {
-        while self.points.len() as u64 + 1 <= at.as_secs() {
+        while (self.points.len() as u64) < at.as_secs() {
             let Percentiles {
                 count, p50, p99, max, ..
             } = self.current.percentiles();
