@@ -12,6 +12,8 @@ use super::latency::Latencies;
 use super::plan::{Plan, Send};
 use super::series::Series;
 
+/// Messages of one run: 8 bytes are kept of each, so this is 800 MB.
+pub(crate) const MESSAGES_MAX: usize = 100_000_000;
 /// Words of 64 bits that have a bit for each client that may get a message.
 const COPIES_WORDS: usize = (PARTICIPANTS_MAX * CLIENTS_MAX).div_ceil(64);
 

@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::crowd::{Crowd, CrowdArgs, seconds};
 use super::in_flight::{InFlight, OF_SENDER_MAX};
+use super::ledger::MESSAGES_MAX;
 use super::observed::Load;
 use super::progress::{each_second_until, report, wait_for_the_rest, wait_for_the_unexpected};
 use super::raw;
@@ -70,11 +71,10 @@ pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
     let in_flight = InFlight::new(args.in_flight as usize, args.crowd.clients as usize);
     let load = crowd.begin(Instant::now(), Some(in_flight));
 
-    let stretch = tokio::join!(
-        keep_in_flight(&crowd, load, warmup, warmup + measured),
-        watch(&crowd, load, warmup, warmup + measured),
-    )
-    .1;
+    let end = warmup + measured;
+    let sending = keep_in_flight(&crowd, load, warmup, end);
+    let watching = async { Ok(watch(&crowd, load, warmup, end).await) };
+    let ((), stretch) = tokio::try_join!(sending, watching)?;
     wait_for_the_rest(load, crowd.patience).await;
     wait_for_the_unexpected().await;
     let offered = Offered {
@@ -92,16 +92,18 @@ pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
 }
 
 /// Sends whenever something is over, until the end. What is sent from `warmup` on is measured.
-async fn keep_in_flight(crowd: &Crowd, load: &Load, warmup: Duration, end: Duration) {
-    let Some(in_flight) = &load.in_flight else { return };
+async fn keep_in_flight(crowd: &Crowd, load: &Load, warmup: Duration, end: Duration) -> anyhow::Result<()> {
+    let in_flight = load.in_flight.as_ref().context("the loop is closed")?;
     let mut sends = load.plan.sends();
     let end = TokioInstant::from_std(load.start + end);
     while let Ok(send) = timeout_at(end, in_flight.next(&load.plan, &mut sends)).await {
         let now = load.now();
         let number = load.ledger().begin(send, now, now >= warmup);
+        ensure!(number < MESSAGES_MAX, "a run has at most {MESSAGES_MAX} messages");
         let sender = load.plan.sender(send);
         crowd.fleet.clients[sender as usize].send(number, send.chat);
     }
+    Ok(())
 }
 
 /// Says what the time from `warmup` on took.

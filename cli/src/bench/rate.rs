@@ -9,6 +9,7 @@ use anyhow::ensure;
 use tokio_util::sync::CancellationToken;
 
 use super::crowd::{Crowd, CrowdArgs, seconds};
+use super::ledger::MESSAGES_MAX;
 use super::observed::Load;
 use super::progress::{each_second_until, report, wait_for_the_rest, wait_for_the_unexpected};
 use super::report::{LoadReport, Offered};
@@ -83,10 +84,15 @@ impl Pace {
     pub(crate) fn new(rate: f64, warmup: Duration, measured: Duration) -> anyhow::Result<Self> {
         ensure!(rate.is_finite() && rate > 0.0, "--rate must be above 0");
         let count = |time: Duration| (rate * time.as_secs_f64()).round() as usize;
+        let all = count(warmup + measured);
+        ensure!(
+            all <= MESSAGES_MAX,
+            "--rate {rate} is {all} messages in that time, and {MESSAGES_MAX} are the most"
+        );
         Ok(Self {
             rate,
             warmup: count(warmup),
-            all: count(warmup + measured),
+            all,
         })
     }
 
@@ -150,5 +156,6 @@ mod tests {
         for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(Pace::new(rate, Duration::ZERO, Duration::ZERO).is_err(), "{rate}");
         }
+        assert!(Pace::new(1e6, Duration::ZERO, Duration::from_mins(2)).is_err());
     }
 }
