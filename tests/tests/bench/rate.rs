@@ -1,6 +1,8 @@
 //! `tidings bench rate`.
 
-use crate::run::Run;
+use tidings_tests::{System, SystemOptions};
+
+use crate::run::{Run, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rate_is_kept_and_everything_arrives() {
@@ -19,4 +21,25 @@ async fn a_rate_is_kept_and_everything_arrives() {
         run.json
     );
     assert!(run.table.contains("us/delivery"), "{}", run.table);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_ends_with_an_error_when_messages_are_refused() {
+    let system = System::start(&SystemOptions {
+        rate_limits: true,
+        ..SystemOptions::default()
+    })
+    .await;
+    // A client may send 60 at once, and then 5 a second.
+    let options = "--clients 2 --chats 1 --members 2 --rate 200 --warmup 0 --seconds 1";
+    let options: Vec<&str> = options.split(' ').collect();
+    let output = run(&system, "rate", &options).await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains(
+            "messages were refused with rate_limited: start the system with `tidings up --rate-limits off`"
+        ),
+        "{said}"
+    );
 }

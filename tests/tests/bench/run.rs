@@ -1,6 +1,6 @@
 //! One run of `tidings bench`.
 
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -21,26 +21,31 @@ pub(crate) struct Run {
     pub(crate) plot: String,
 }
 
+/// Runs a scenario against a system, however it ends.
+pub(crate) async fn run(system: &System, scenario: &str, options: &[&str]) -> Output {
+    let _one = ONE.lock().await;
+    let mut command = Command::new(System::executable());
+    command
+        .args(["bench", scenario, "--dir"])
+        .arg(system.dir())
+        .args(options)
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command.output().await.expect("the command under test runs")
+}
+
 impl Run {
     /// Runs a scenario against the system that all tests here share, and expects that it ends well.
     pub(crate) async fn of(scenario: &str, options: &[&str]) -> Self {
         let system = System::shared().await;
         let folder = TempDir::new().expect("a folder for results");
         let (json, plot) = (folder.path().join("result.json"), folder.path().join("plot.svg"));
-        let _one = ONE.lock().await;
-        let mut command = Command::new(System::executable());
-        command
-            .args(["bench", scenario, "--dir"])
-            .arg(system.dir())
-            .arg("--json")
-            .arg(&json)
-            .args(options)
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
+        let [json_file, plot_file] = [&json, &plot].map(|path| path.to_str().expect("the folder is UTF-8"));
+        let mut options = [options, &["--json", json_file]].concat();
         if scenario != "raw" {
-            command.arg("--plot").arg(&plot);
+            options.extend(["--plot", plot_file]);
         }
-        let output = command.output().await.expect("the command under test runs");
+        let output = run(system, scenario, &options).await;
         let [table, progress] =
             [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("it is text"));
         assert!(
