@@ -2,6 +2,8 @@
 //! [`crate::Client`] does. Load generators and tests of servers use it as it is.
 
 use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::stream::{SplitSink, SplitStream};
@@ -9,11 +11,11 @@ use futures::{SinkExt, StreamExt};
 use tidings_protocol::{
     ClientFrame, CloseCode, Codec, EncodedFrame, Error, ErrorCode, Hello, Reply, ServerFrame, Welcome,
 };
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL};
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Request};
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Request, Uri};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
@@ -144,6 +146,16 @@ impl Connection {
     /// Opens a WebSocket. `url` is `ws://` or `wss://`; without a path it means `/v1/ws`. `bearer` is the
     /// token for the `Authorization` header; without it the token goes into [`Hello`].
     pub async fn connect(url: &str, codec: Codec, bearer: Option<&str>) -> Result<Self, ConnectError> {
+        Self::connect_from(url, codec, bearer, None).await
+    }
+
+    /// The same, from one of this machine's addresses: a process has some 28,000 ports of each to connect from.
+    pub async fn connect_from(
+        url: &str,
+        codec: Codec,
+        bearer: Option<&str>,
+        source: Option<IpAddr>,
+    ) -> Result<Self, ConnectError> {
         let request = upgrade_request(url, codec, bearer)?;
         if request.uri().scheme_str() == Some("wss") {
             use_ring();
@@ -153,7 +165,14 @@ impl Connection {
             .write_buffer_size(0)
             .max_message_size(Some(INCOMING_BYTES_MAX))
             .max_frame_size(Some(INCOMING_BYTES_MAX));
-        let connected = tokio_tungstenite::connect_async_with_config(request, Some(config), true).await;
+        let connected = match source {
+            None => tokio_tungstenite::connect_async_with_config(request, Some(config), true).await,
+            Some(source) => {
+                let stream = tcp_from(source, request.uri()).await;
+                let stream = stream.map_err(|error| connect_error(url, error.into()))?;
+                tokio_tungstenite::client_async_tls_with_config(request, stream, Some(config), None).await
+            }
+        };
         let (socket, _) = connected.map_err(|error| connect_error(url, error))?;
         let (sink, stream) = socket.split();
         Ok(Self {
@@ -331,6 +350,31 @@ impl Receiver {
     }
 }
 
+/// A TCP connection to whom a URI names, from this address.
+async fn tcp_from(source: IpAddr, uri: &Uri) -> io::Result<TcpStream> {
+    let host = uri.host().unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16();
+    let port = port.unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
+    let mut last = io::Error::other(format!("{host} has no address that {source} can reach"));
+    let addresses = tokio::net::lookup_host((host, port)).await?;
+    for address in addresses.filter(|address| address.is_ipv4() == source.is_ipv4()) {
+        let socket = match source {
+            IpAddr::V4(_) => TcpSocket::new_v4()?,
+            IpAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.bind((source, 0).into())?;
+        match socket.connect(address).await {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 fn upgrade_request(url: &str, codec: Codec, bearer: Option<&str>) -> Result<Request<()>, ConnectError> {
     let wrong = |reason: String| ConnectError::Url {
         url: url.to_owned(),
@@ -388,5 +432,27 @@ pub(crate) fn use_ring() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Err means that another thread was faster, which is as good.
         rustls::crypto::ring::default_provider().install_default().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_comes_from_the_address_that_was_asked_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("free port");
+        let address = listener.local_addr().expect("bound");
+        // All of 127.0.0.0/8 is this machine.
+        let source: IpAddr = "127.0.0.7".parse().expect("an address");
+        let uri: Uri = format!("ws://{address}/v1/ws").parse().expect("a URI");
+        let (connected, accepted) = tokio::join!(tcp_from(source, &uri), listener.accept());
+        connected.expect("it listens");
+        assert_eq!(accepted.expect("somebody came").1.ip(), source);
+        let other_family = tcp_from("::1".parse().expect("an address"), &uri).await;
+        let reason = other_family.expect_err("IPv6 does not reach it").to_string();
+        assert!(reason.contains("127.0.0.1 has no address"), "{reason}");
     }
 }
