@@ -2,6 +2,7 @@
 //! is lost, doubled or out of order, and says what it took.
 
 mod client;
+mod connecting;
 mod crowd;
 mod fleet;
 mod idle;
@@ -10,6 +11,8 @@ mod latency;
 mod ledger;
 mod max;
 mod observed;
+mod offline;
+mod offline_report;
 mod outcome;
 mod plan;
 mod plot;
@@ -21,6 +24,8 @@ mod raw;
 mod report;
 mod search;
 mod series;
+mod storm;
+mod streams;
 mod stretch;
 mod target;
 mod twins;
@@ -45,6 +50,8 @@ enum Scenario {
     Max(max::MaxArgs),
     Ramp(ramp::RampArgs),
     Raw(raw::RawArgs),
+    Offline(offline::OfflineArgs),
+    Storm(storm::StormArgs),
     Idle(idle::IdleArgs),
 }
 
@@ -55,6 +62,8 @@ pub(crate) fn main(args: BenchArgs) -> ExitCode {
             Scenario::Max(args) => max::run(args).await,
             Scenario::Ramp(args) => ramp::run(args).await,
             Scenario::Raw(args) => raw::run(args).await,
+            Scenario::Offline(args) => offline::run(args).await,
+            Scenario::Storm(args) => storm::run(args).await,
             Scenario::Idle(args) => idle::run(args).await,
         }
     })

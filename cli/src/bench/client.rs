@@ -1,8 +1,10 @@
 //! One client of the load generator: sends what it is told to, confirms what comes as PROTOCOL.md asks (through
-//! every 64 deliveries or 200 ms), and notes both.
+//! every 64 deliveries or 200 ms), and notes both. It may be told to go away and come back, and be cut off; then it sends
+//! again what was not answered.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidings_client::connection::{Closed, Connection, Incoming};
@@ -10,7 +12,9 @@ use tidings_protocol::{ClientFrame, NewMessage, Received, Reply, SendMessage, Se
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::connecting::come_back;
 use super::observed::{Observed, count};
+use super::target::Target;
 
 /// Deliveries after which they are confirmed at once.
 const CONFIRM_COUNT: u64 = 64;
@@ -18,6 +22,9 @@ const CONFIRM_COUNT: u64 = 64;
 const CONFIRM_DELAY: Duration = Duration::from_millis(200);
 /// Requests with a number from here on are messages: the number of the message is added. Below are the others.
 const FIRST_SEND_ID: u64 = 1 << 32;
+/// What was confirmed so shortly before a connection broke may come again (PROTOCOL.md): a gateway deletes it within
+/// that time, if it has read that at all.
+const JUST_BEFORE: Duration = Duration::from_secs(5);
 
 /// What a client is told to do.
 #[derive(Debug)]
@@ -30,11 +37,17 @@ enum Command {
     },
     /// Sends a request and hands over its reply.
     Request(Box<ClientFrame>, oneshot::Sender<Reply>),
-    /// Confirms what is left and closes.
+    /// Confirms what is left, closes, and stays away.
+    Leave,
+    /// Comes back.
+    Return,
+    /// Drops its socket without a word and comes back, which counts from this moment.
+    BreakOff(Instant),
+    /// Confirms what is left and closes for good.
     Close,
 }
 
-/// A connected client. Dropping it closes its connection without a handshake.
+/// A client. Dropping it closes its connection without a handshake.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     commands: mpsc::UnboundedSender<Command>,
@@ -44,41 +57,63 @@ pub(crate) struct Client {
 pub(crate) struct Task {
     name: String,
     index: u32,
-    connection: Connection,
+    target: Arc<Target>,
     commands: mpsc::UnboundedReceiver<Command>,
     observed: Arc<Observed>,
     requests: HashMap<u64, oneshot::Sender<Reply>>,
+    /// Messages that are sent and not answered, and their chats.
+    unanswered: BTreeMap<usize, u32>,
+    /// Messages of this connection that were confirmed not long ago.
+    confirmed: VecDeque<(Instant, usize)>,
+    /// Messages that may come again, since an earlier connection broke.
+    may_come_again: HashSet<usize>,
+}
+
+/// One connection of a client.
+struct Session {
+    connection: Connection,
+    /// From when the time until it is up to date counts; of a client that was away or cut off.
+    returned: Option<Instant>,
     /// The last delivery that is not confirmed yet, how many there are, and when they will be confirmed.
     through: u64,
     unconfirmed: u64,
     confirm_at: Option<Instant>,
+    /// Those that are messages of the load.
+    numbers: Vec<usize>,
+}
+
+/// Why a client has no connection any more.
+enum End {
+    Closed,
+    Left,
+    BrokenOff(Instant),
 }
 
 impl Client {
-    /// With the task that must be run for it. `connection` has been welcomed.
+    /// With the task that must be run for it.
     pub(crate) fn new(
         name: String,
         index: u32,
-        connection: Connection,
+        target: Arc<Target>,
         observed: Arc<Observed>,
     ) -> (Self, Task) {
         let (commands, receiver) = mpsc::unbounded_channel();
         let task = Task {
             name,
             index,
-            connection,
+            target,
             commands: receiver,
             observed,
             requests: HashMap::new(),
-            through: 0,
-            unconfirmed: 0,
-            confirm_at: None,
+            unanswered: BTreeMap::new(),
+            confirmed: VecDeque::new(),
+            may_come_again: HashSet::new(),
         };
         (Self { commands }, task)
     }
 
     /// Sends a message of the load to the chat of this index. Never waits; a client whose connection is lost does
-    /// nothing.
+    /// nothing, one that is coming back sends it then.
     pub(crate) fn send(&self, number: usize, chat: u32) {
         self.commands.send(Command::Send { number, chat }).ok();
     }
@@ -92,55 +127,166 @@ impl Client {
         reply.await.ok()
     }
 
+    /// Confirms what is left, closes, and stays away.
+    pub(crate) fn leave(&self) {
+        self.commands.send(Command::Leave).ok();
+    }
+
+    /// Comes back after it has left.
+    pub(crate) fn come_back(&self) {
+        self.commands.send(Command::Return).ok();
+    }
+
+    /// Drops its socket without a word, and comes back at once.
+    pub(crate) fn break_off(&self) {
+        self.commands.send(Command::BreakOff(Instant::now())).ok();
+    }
+
     /// Confirms what is left and closes.
     pub(crate) fn close(&self) {
         self.commands.send(Command::Close).ok();
     }
 }
 
+impl Session {
+    fn new(connection: Connection, returned: Option<Instant>) -> Self {
+        Self {
+            connection,
+            returned,
+            through: 0,
+            unconfirmed: 0,
+            confirm_at: None,
+            numbers: Vec::new(),
+        }
+    }
+}
+
 impl Task {
-    /// Until the connection ends.
-    pub(crate) async fn run(mut self) {
-        if let Err(closed) = self.serve().await {
-            self.observed.lost(&self.name, &closed.to_string());
-        } else {
-            self.connection.close().await;
+    /// Until the client is closed or its connection is lost. `connection` has been welcomed.
+    pub(crate) async fn run(mut self, connection: Connection) {
+        let mut session = Session::new(connection, None);
+        loop {
+            let (returned, failures) = match self.serve(&mut session).await {
+                Ok(End::Closed) => return session.connection.close().await,
+                Ok(End::Left) => {
+                    session.connection.close().await;
+                    count(&self.observed.left);
+                    if !self.wait_outside().await {
+                        return;
+                    }
+                    (None, 0)
+                }
+                Ok(End::BrokenOff(at)) => {
+                    self.forget(session);
+                    (Some(at), 0)
+                }
+                // Welcomed, and sent away after all, as one of many who come at once.
+                Err(_) if session.returned.is_some() => {
+                    count(&self.observed.sent_away);
+                    let returned = session.returned;
+                    self.forget(session);
+                    (returned, 1)
+                }
+                Err(closed) => return self.observed.lost(&self.name, &closed.to_string()),
+            };
+            let place = self.target.returning.acquire().await;
+            let began = returned.unwrap_or_else(Instant::now);
+            let came = come_back(&self.target, &self.observed, self.index, failures).await;
+            drop(place);
+            match came {
+                Ok(connection) => session = Session::new(connection, Some(began)),
+                Err(error) => return self.observed.lost(&self.name, &format!("{error:#}")),
+            }
         }
     }
 
-    async fn serve(&mut self) -> Result<(), Closed> {
+    /// Whether it comes back.
+    async fn wait_outside(&mut self) -> bool {
+        while let Some(command) = self.commands.recv().await {
+            match command {
+                Command::Return => return true,
+                Command::Close => return false,
+                // Nobody sends anything with a client that is away.
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// Whatever was not confirmed will come again, and what just was may.
+    fn forget(&mut self, session: Session) {
+        self.observed
+            .unconfirmed
+            .fetch_sub(session.unconfirmed, Ordering::Relaxed);
+        let just_now = self
+            .confirmed
+            .drain(..)
+            .filter(|(at, _)| at.elapsed() < JUST_BEFORE);
+        self.may_come_again.extend(just_now.map(|(_, number)| number));
+        self.may_come_again.extend(session.numbers);
+    }
+
+    async fn serve(&mut self, session: &mut Session) -> Result<End, Closed> {
+        self.send_again(session).await?;
         loop {
-            let confirm_at = self.confirm_at;
+            let confirm_at = session.confirm_at;
             tokio::select! {
-                incoming = self.connection.next() => match incoming? {
-                    Incoming::Frame(frame) => self.frame(frame).await?,
-                    Incoming::Unknown { delivery: Some(delivery) } => self.delivery(delivery).await?,
+                incoming = session.connection.next() => match incoming? {
+                    Incoming::Frame(frame) => self.frame(session, frame).await?,
+                    Incoming::Unknown { delivery: Some(delivery) } => self.delivery(session, delivery).await?,
                     Incoming::Unknown { delivery: None } => {}
                 },
                 command = self.commands.recv() => match command {
-                    Some(Command::Send { number, chat }) => self.send(number, chat).await?,
+                    Some(Command::Send { number, chat }) => self.send(session, number, chat).await?,
                     Some(Command::Request(frame, reply)) => {
                         if let Some(id) = frame.id() {
                             self.requests.insert(id, reply);
                         }
-                        self.connection.send(&frame).await?;
+                        session.connection.send(&frame).await?;
                     }
+                    Some(Command::BreakOff(at)) => return Ok(End::BrokenOff(at)),
+                    Some(Command::Leave) => {
+                        self.confirm(session).await?;
+                        return Ok(End::Left);
+                    }
+                    // It is here.
+                    Some(Command::Return) => {}
                     Some(Command::Close) | None => {
-                        self.confirm().await?;
-                        return Ok(());
+                        self.confirm(session).await?;
+                        return Ok(End::Closed);
                     }
                 },
                 () = sleep_until(confirm_at.unwrap_or_else(Instant::now)), if confirm_at.is_some() => {
-                    self.confirm().await?;
+                    self.confirm(session).await?;
                 }
             }
         }
     }
 
-    async fn send(&mut self, number: usize, chat: u32) -> Result<(), Closed> {
-        let observed = Arc::clone(&self.observed);
-        let Some(load) = observed.load() else {
-            return Ok(());
+    /// Messages whose reply did not come through the connection before, in their order.
+    async fn send_again(&mut self, session: &mut Session) -> Result<(), Closed> {
+        for (number, chat) in self.unanswered.clone() {
+            if self.write(session, number, chat).await? {
+                count(&self.observed.sent_again);
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, session: &mut Session, number: usize, chat: u32) -> Result<(), Closed> {
+        self.unanswered.insert(number, chat);
+        if self.write(session, number, chat).await?
+            && let Some(load) = self.observed.load()
+        {
+            load.ledger().sent(number, load.now());
+        }
+        Ok(())
+    }
+
+    /// Whether there is a load.
+    async fn write(&mut self, session: &mut Session, number: usize, chat: u32) -> Result<bool, Closed> {
+        let Some(load) = self.observed.load() else {
+            return Ok(false);
         };
         let message = SendMessage {
             id: FIRST_SEND_ID + number as u64,
@@ -149,17 +295,16 @@ impl Task {
             message: load.body.clone(),
             attachments: Vec::new(),
         };
-        self.connection.send(&message.into()).await?;
-        load.ledger().sent(number, load.now());
-        Ok(())
+        session.connection.send(&message.into()).await?;
+        Ok(true)
     }
 
-    async fn frame(&mut self, frame: ServerFrame) -> Result<(), Closed> {
+    async fn frame(&mut self, session: &mut Session, frame: ServerFrame) -> Result<(), Closed> {
         match frame {
             ServerFrame::NewMessage(message) => {
                 count(&self.observed.messages);
-                self.message(&message);
-                self.delivery(message.delivery).await
+                self.message(session, &message);
+                self.delivery(session, message.delivery).await
             }
             ServerFrame::ChatUpdate(update) => {
                 let of_this_run = self
@@ -169,11 +314,11 @@ impl Task {
                 if of_this_run {
                     count(&self.observed.chat_updates);
                 }
-                self.delivery(update.delivery).await
+                self.delivery(session, update.delivery).await
             }
             ServerFrame::InboxTrimmed(trimmed) => {
                 count(&self.observed.trimmed);
-                self.delivery(trimmed.delivery).await
+                self.delivery(session, trimmed.delivery).await
             }
             ServerFrame::Reply(reply) => {
                 self.reply(reply);
@@ -181,7 +326,11 @@ impl Task {
             }
             ServerFrame::CaughtUp(_) => {
                 count(&self.observed.caught_up);
-                Ok(())
+                if let Some(returned) = session.returned.take() {
+                    self.observed.back(returned.elapsed());
+                }
+                // Nothing more is about to come that could be confirmed with it.
+                self.confirm(session).await
             }
             ServerFrame::Notice(_) => {
                 count(&self.observed.notices);
@@ -192,10 +341,12 @@ impl Task {
         }
     }
 
-    fn message(&self, message: &NewMessage) {
-        if let Some(load) = self.observed.load() {
-            load.delivered(self.index, message, load.now());
-        }
+    fn message(&mut self, session: &mut Session, message: &NewMessage) {
+        let Some(load) = self.observed.load() else { return };
+        let number = load.run.number(message.message_id);
+        let again = number.is_some_and(|number| self.may_come_again.remove(&number));
+        load.delivered(self.index, message, again, load.now());
+        session.numbers.extend(number);
     }
 
     fn reply(&mut self, reply: Reply) {
@@ -207,32 +358,46 @@ impl Task {
             }
             return;
         }
+        let number = (id - FIRST_SEND_ID) as usize;
+        self.unanswered.remove(&number);
         if let Some(load) = self.observed.load() {
             let code = reply.error.as_ref().map(|error| &error.code);
-            load.answered((id - FIRST_SEND_ID) as usize, code);
+            load.answered(number, code);
         }
     }
 
-    async fn delivery(&mut self, delivery: u64) -> Result<(), Closed> {
-        self.through = delivery;
-        self.unconfirmed += 1;
-        if self.unconfirmed >= CONFIRM_COUNT {
-            return self.confirm().await;
+    async fn delivery(&mut self, session: &mut Session, delivery: u64) -> Result<(), Closed> {
+        session.through = delivery;
+        session.unconfirmed += 1;
+        count(&self.observed.unconfirmed);
+        if session.unconfirmed >= CONFIRM_COUNT {
+            return self.confirm(session).await;
         }
-        self.confirm_at
+        session
+            .confirm_at
             .get_or_insert_with(|| Instant::now() + CONFIRM_DELAY);
         Ok(())
     }
 
-    async fn confirm(&mut self) -> Result<(), Closed> {
-        self.confirm_at = None;
-        if std::mem::take(&mut self.unconfirmed) == 0 {
+    async fn confirm(&mut self, session: &mut Session) -> Result<(), Closed> {
+        session.confirm_at = None;
+        if session.unconfirmed == 0 {
             return Ok(());
         }
         let received = Received {
             delivery: None,
-            through: Some(self.through),
+            through: Some(session.through),
         };
-        self.connection.send(&received.into()).await
+        session.connection.send(&received.into()).await?;
+        let now = Instant::now();
+        let old = |(at, _): &(Instant, usize)| now.duration_since(*at) > JUST_BEFORE;
+        while self.confirmed.front().is_some_and(old) {
+            self.confirmed.pop_front();
+        }
+        self.confirmed
+            .extend(session.numbers.drain(..).map(|number| (now, number)));
+        let confirmed = std::mem::take(&mut session.unconfirmed);
+        self.observed.unconfirmed.fetch_sub(confirmed, Ordering::Relaxed);
+        Ok(())
     }
 }

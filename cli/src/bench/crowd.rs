@@ -19,7 +19,7 @@ use super::target::{Target, TargetArgs};
 
 /// Chats that are made at the same time.
 const CREATING: usize = 32;
-/// For every member of every chat to hear of it.
+/// For every client in every chat to hear of it.
 const CHATS_PATIENCE: Duration = Duration::from_mins(1);
 
 /// Options of every scenario that sends messages to chats.
@@ -28,7 +28,7 @@ pub(crate) struct CrowdArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
 
-    /// How many clients are online, each of another user.
+    /// How many clients there are, each of another user; with --devices, so many of each.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) clients: u32,
 
@@ -36,7 +36,7 @@ pub(crate) struct CrowdArgs {
     #[arg(long, default_value_t = 300, value_name = "N")]
     pub(crate) chats: u32,
 
-    /// How many members each chat has, 2 to 100.
+    /// How many users each chat has, 2 to 100.
     #[arg(long, default_value_t = 10, value_name = "N")]
     pub(crate) members: u32,
 
@@ -56,7 +56,7 @@ pub(crate) struct CrowdArgs {
 /// See the module.
 pub(crate) struct Crowd {
     pub(crate) fleet: Fleet,
-    pub(crate) target: Target,
+    pub(crate) target: Arc<Target>,
     pub(crate) plan: Arc<Plan>,
     /// How long to wait for what is missing at the end.
     pub(crate) patience: Duration,
@@ -68,25 +68,37 @@ pub(crate) struct Crowd {
 impl CrowdArgs {
     /// Who will be in which chat. Nothing is connected for it.
     pub(crate) fn plan(&self) -> anyhow::Result<Plan> {
+        self.check()?;
+        Plan::new(&self.shape())
+    }
+
+    /// Whether the options are possible, as far as a plan does not say.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         ensure!(
             (1..=MESSAGE_BYTES_MAX).contains(&self.body_bytes),
             "--body-bytes must be 1 to {MESSAGE_BYTES_MAX}"
         );
-        Plan::new(&Shape {
+        Ok(())
+    }
+
+    /// What the options say about who is in which chat.
+    pub(crate) const fn shape(&self) -> Shape {
+        Shape {
             clients: self.clients,
+            devices: self.target.devices,
             chats: self.chats,
             members: self.members,
             seed: self.seed,
-        })
+        }
     }
 
     /// Connects everybody and makes the chats.
     pub(crate) async fn gather(&self, plan: Plan) -> anyhow::Result<Crowd> {
         let patience = seconds("--patience", self.patience)?;
-        let target = Target::open(&self.target)?;
+        let target = Arc::new(Target::open(&self.target)?);
         let run = Run::new();
         let mut fleet = Fleet::new();
-        fleet.grow(&target, self.clients).await?;
+        fleet.grow(&target, plan.clients).await?;
         let chat_ids = create_chats(&fleet, &target, &plan, run).await?;
         Ok(Crowd {
             fleet,
@@ -128,21 +140,21 @@ pub(crate) fn body(bytes: usize, seed: u64) -> String {
         .collect()
 }
 
-/// Makes the chats of the plan and waits until every member of each has heard of it.
+/// Makes the chats of the plan and waits until every client in each has heard of it.
 async fn create_chats(fleet: &Fleet, target: &Target, plan: &Plan, run: Run) -> anyhow::Result<Vec<ChatId>> {
     let began = Instant::now();
     let name = format!("bench {run}");
     fleet.observed.name_run(name.clone());
     let chat_ids = stream::iter(plan.chats.iter().enumerate())
-        .map(|(index, members)| create_chat(fleet, target, index, members, &name))
+        .map(|(index, members)| create_chat(fleet, target, plan.devices, index, members, &name))
         .buffered(CREATING)
         .try_collect::<Vec<_>>()
         .await
         .context("cannot make the chats")?;
-    let all = plan.chats.iter().map(Vec::len).sum::<usize>() as u64;
+    let all = plan.chats.len() as u64 * u64::from(plan.seats());
     fleet
         .wait_for(
-            "members that have heard of their chats",
+            "clients that have heard of their chats",
             CHATS_PATIENCE,
             all,
             |observed| read(&observed.chat_updates),
@@ -159,6 +171,7 @@ async fn create_chats(fleet: &Fleet, target: &Target, plan: &Plan, run: Run) -> 
 async fn create_chat(
     fleet: &Fleet,
     target: &Target,
+    devices: u32,
     index: usize,
     members: &[u32],
     name: &str,
@@ -166,7 +179,7 @@ async fn create_chat(
     let [creator, others @ ..] = members else {
         bail!("a chat has members");
     };
-    let others = others.iter().map(|client| target.user(*client));
+    let others = others.iter().map(|user| target.user(*user));
     let create = CreateChat {
         // A client may make several at once.
         id: index as u64 + 1,
@@ -174,6 +187,9 @@ async fn create_chat(
         participants: others.collect::<anyhow::Result<_>>()?,
         name: Some(name.to_owned()),
     };
-    let reply = request(&fleet.clients[*creator as usize], || create.clone().into()).await?;
+    let reply = request(&fleet.clients[(creator * devices) as usize], || {
+        create.clone().into()
+    })
+    .await?;
     reply.chat_id.context("the reply to createChat names no chat")
 }

@@ -6,22 +6,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tidings_client::Backoff;
-use tidings_client::connection::{ConnectError, Connection, RequestFailed};
-use tidings_protocol::{ErrorCode, Hello, Reply};
+use tidings_protocol::{ErrorCode, Reply};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::client::Client;
+use super::connecting::connect;
 use super::observed::{Observed, read};
 use super::say;
-use super::target::{Login, Target, allow_sockets};
+use super::target::{Target, allow_sockets};
 
-/// How often a connection or a request is tried that might succeed later.
+/// How often a request is tried that might succeed later.
 const TRIES: u32 = 6;
-/// For one try to connect and to be welcomed.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
+/// Connections that are opened at the same time, where nothing else is asked for.
+const CONNECTING: usize = 64;
 /// For clients to be up to date: what an earlier run has left must be confirmed first.
 const CATCH_UP_PATIENCE: Duration = Duration::from_mins(2);
+/// For clients to leave.
+const LEAVE_PATIENCE: Duration = Duration::from_mins(1);
 /// For all connections to be closed.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks at a number that others change.
@@ -47,18 +49,18 @@ impl Fleet {
     }
 
     /// Connects more, until there are `count`, and waits until all of them are up to date.
-    pub(crate) async fn grow(&mut self, target: &Target, count: u32) -> anyhow::Result<()> {
+    pub(crate) async fn grow(&mut self, target: &Arc<Target>, count: u32) -> anyhow::Result<()> {
         allow_sockets(count)?;
         let first = self.clients.len() as u32;
         let began = Instant::now();
         let mut reported = began;
         let mut connecting = stream::iter(first..count)
             .map(|index| connect(target, index))
-            .buffered(target.connecting);
+            .buffered(target.connecting.unwrap_or(CONNECTING));
         while let Some((name, connection)) = connecting.try_next().await? {
             let index = self.clients.len() as u32;
-            let (client, task) = Client::new(name, index, connection, Arc::clone(&self.observed));
-            self.tasks.spawn(task.run());
+            let (client, task) = Client::new(name, index, Arc::clone(target), Arc::clone(&self.observed));
+            self.tasks.spawn(task.run(connection));
             self.clients.push(client);
             if reported.elapsed() > REPORT_INTERVAL {
                 reported = Instant::now();
@@ -76,6 +78,16 @@ impl Fleet {
             "{count} clients connected and up to date ({seconds:.1} s)"
         ));
         Ok(())
+    }
+
+    /// Lets clients from this one on leave, and waits until they have.
+    pub(crate) async fn leave(&self, first: u32) -> anyhow::Result<()> {
+        let leaving = &self.clients[first as usize..];
+        leaving.iter().for_each(Client::leave);
+        self.wait_for("clients gone", LEAVE_PATIENCE, leaving.len() as u64, |observed| {
+            read(&observed.left)
+        })
+        .await
     }
 
     /// Waits until a number has reached `all`, and reports meanwhile. Fails when patience ends or a connection is
@@ -144,59 +156,4 @@ pub(crate) async fn request(
         tokio::time::sleep(Backoff::REQUEST.delay(failures, rand::random())).await;
     }
     unreachable!("the last try ends the loop")
-}
-
-/// Connects a client and says hello. Tries again while that may help.
-async fn connect(target: &Target, index: u32) -> anyhow::Result<(String, Connection)> {
-    let login = target.login(index)?;
-    for failures in 0.. {
-        let (error, may_help) = match timeout(CONNECT_PATIENCE, try_connect(target, &login)).await {
-            Ok(Ok(connection)) => return Ok((login.user.to_string(), connection)),
-            Ok(Err(error)) => error,
-            Err(_) => {
-                let seconds = CONNECT_PATIENCE.as_secs();
-                (anyhow::anyhow!("not welcomed within {seconds} s"), true)
-            }
-        };
-        if !may_help || failures + 1 == TRIES {
-            return Err(error.context(format!("{} cannot connect", login.user)));
-        }
-        tokio::time::sleep(Backoff::REQUEST.delay(failures, rand::random())).await;
-    }
-    unreachable!("the last try ends the loop")
-}
-
-/// An error says whether another try may help.
-async fn try_connect(target: &Target, login: &Login) -> Result<Connection, (anyhow::Error, bool)> {
-    let mut connection = Connection::connect(&login.url, target.codec, Some(&login.token))
-        .await
-        .map_err(|error| {
-            let may_help = matches!(
-                error,
-                ConnectError::Refused {
-                    status: 429 | 503,
-                    ..
-                }
-            );
-            (error.into(), may_help)
-        })?;
-    let hello = Hello {
-        id: 0,
-        token: None,
-        name: None,
-        replace: None,
-    };
-    match connection.hello(hello).await {
-        Ok(_) => Ok(connection),
-        Err(RequestFailed::Refused(error)) => {
-            let may_help = error.retryable;
-            let advice = match error.code {
-                ErrorCode::TooManyClients => "; another --prefix makes other users",
-                ErrorCode::RateLimited => "; start the system with `tidings up --rate-limits off`",
-                _ => "",
-            };
-            Err((anyhow::anyhow!("{error}{advice}"), may_help))
-        }
-        Err(RequestFailed::Closed(closed)) => Err((closed.into(), true)),
-    }
 }

@@ -1,6 +1,7 @@
 //! `tidings bench idle`: connections that do nothing, and what one costs the gateway.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -69,12 +70,16 @@ struct IdleReport {
 }
 
 pub(crate) async fn run(args: IdleArgs) -> anyhow::Result<()> {
-    let target = Target::open(&args.target)?;
+    let target = Arc::new(Target::open(&args.target)?);
     ensure!(
         !target.processes.is_empty(),
         "memory is measured of processes that `tidings up` runs: give --dir, not --url"
     );
     if let Some(bytes) = args.exchange_bytes {
+        ensure!(
+            args.target.devices == 1,
+            "--exchange-bytes needs --devices 1: a message goes to all devices of a user"
+        );
         ensure!(
             (1..=MESSAGE_BYTES_MAX).contains(&bytes),
             "--exchange-bytes must be 1 to {MESSAGE_BYTES_MAX}"

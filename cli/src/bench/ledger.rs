@@ -36,6 +36,8 @@ pub(crate) struct Delivered {
     pub(crate) seq: u64,
     /// It has the right text and the right chat.
     pub(crate) intact: bool,
+    /// The client may have had it before: on a connection that broke before it was confirmed, or just after.
+    pub(crate) again: bool,
 }
 
 /// What a note has brought to an end, for whoever sends when something ends.
@@ -59,7 +61,7 @@ pub(crate) struct Tally {
     pub(crate) refused: BTreeMap<String, u64>,
     /// Neither, to the end.
     pub(crate) unanswered: u64,
-    /// Copies of accepted messages: one for each member but the sender.
+    /// Copies of accepted messages: one for each client of a member but the one that sent it.
     pub(crate) expected: u64,
     /// Of those, how many came.
     pub(crate) received: u64,
@@ -67,6 +69,8 @@ pub(crate) struct Tally {
     pub(crate) missing: u64,
     /// Copies that came once more.
     pub(crate) duplicate: u64,
+    /// Copies that came once more because a connection broke before they were confirmed, or just after; allowed.
+    pub(crate) redelivered: u64,
     /// Copies that came after one of the same chat with a higher `seq`.
     pub(crate) out_of_order: u64,
     /// Messages of this load with a wrong text, in a wrong chat or at somebody whom they are not for.
@@ -107,9 +111,10 @@ pub(crate) struct Ledger {
     sends: Vec<Send>,
     /// By number. A refused message stays, since copies of it are allowed.
     open: HashMap<usize, Open>,
-    /// The highest `seq`, by chat and member.
+    /// The highest `seq`, by chat and client in it.
     highest: Vec<u64>,
-    members: usize,
+    /// Clients in each chat.
+    seats: usize,
     tally: Tally,
     /// First copies, of whatever message.
     came: u64,
@@ -136,12 +141,12 @@ impl Copies {
 
 impl Ledger {
     pub(crate) fn new(plan: Arc<Plan>) -> Self {
-        let members = plan.members as usize;
+        let seats = plan.seats() as usize;
         Self {
             sends: Vec::new(),
             open: HashMap::new(),
-            highest: vec![0; plan.chats.len() * members],
-            members,
+            highest: vec![0; plan.chats.len() * seats],
+            seats,
             plan,
             tally: Tally::default(),
             came: 0,
@@ -184,7 +189,7 @@ impl Ledger {
             return Ended::default();
         };
         self.tally.accepted += 1;
-        let missing = self.members as u64 - 1 - open.copies.count();
+        let missing = self.seats as u64 - 1 - open.copies.count();
         self.outstanding += missing;
         if open.measured {
             self.measured.accept.record(at.saturating_sub(open.start));
@@ -234,11 +239,15 @@ impl Ledger {
         let open = self.open.get_mut(&number);
         let first = open.and_then(|open| open.copies.insert(position).then_some(*open));
         let Some(open) = first else {
-            self.tally.duplicate += 1;
+            if delivered.again {
+                self.tally.redelivered += 1;
+            } else {
+                self.tally.duplicate += 1;
+            }
             return Ended::default();
         };
         self.came += 1;
-        let highest = &mut self.highest[chat as usize * self.members + position];
+        let highest = &mut self.highest[chat as usize * self.seats + position];
         if delivered.seq < *highest {
             self.tally.out_of_order += 1;
         }
@@ -252,7 +261,7 @@ impl Ledger {
             return Ended::default();
         }
         self.outstanding -= 1;
-        let message = open.copies.count() == self.members as u64 - 1;
+        let message = open.copies.count() == self.seats as u64 - 1;
         if message {
             self.open.remove(&number);
         }
@@ -290,7 +299,7 @@ impl Ledger {
         let refused: u64 = self.tally.refused.values().sum();
         (
             self.tally.accepted + refused,
-            self.tally.accepted * (self.members as u64 - 1),
+            self.tally.accepted * (self.seats as u64 - 1),
         )
     }
 
@@ -331,6 +340,7 @@ mod tests {
     fn ledger() -> Ledger {
         let shape = Shape {
             clients: 3,
+            devices: 1,
             chats: 1,
             members: 3,
             seed: 3,
@@ -363,6 +373,7 @@ mod tests {
             number: Some(number),
             seq,
             intact: true,
+            again: false,
         };
         ledger.delivered(&delivered, start(number) + Duration::from_millis(7))
     }
@@ -430,6 +441,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_broken_connection_brings_again_is_no_duplicate() {
+        let mut ledger = ledger();
+        ledger.accepted(0, Duration::from_secs(1));
+        let client = recipients(&ledger, 0)[0];
+        let mut delivered = Delivered {
+            client,
+            number: Some(0),
+            seq: 1,
+            intact: true,
+            again: true,
+        };
+        // It may have got lost instead of coming, and then is the first one.
+        ledger.delivered(&delivered, Duration::from_secs(1));
+        assert_eq!((ledger.tally().received, ledger.tally().redelivered), (1, 0));
+        ledger.delivered(&delivered, Duration::from_secs(1));
+        delivered.again = false;
+        ledger.delivered(&delivered, Duration::from_secs(1));
+        let tally = ledger.tally();
+        assert_eq!((tally.received, tally.redelivered, tally.duplicate), (1, 1, 1));
+    }
+
+    #[test]
     fn every_fault_is_counted() {
         let mut ledger = ledger();
         for number in [0, 1] {
@@ -457,6 +490,7 @@ mod tests {
                 number: None,
                 seq: 1,
                 intact: false,
+                again: false,
             },
             Duration::ZERO,
         );

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
 use super::crowd::{Crowd, CrowdArgs, seconds};
-use super::in_flight::{InFlight, OF_SENDER_MAX};
+use super::in_flight::{InFlight, OF_SENDER_MAX, Until};
 use super::ledger::MESSAGES_MAX;
 use super::observed::Load;
 use super::progress::{each_second_until, report, wait_for_the_rest, wait_for_the_unexpected};
@@ -68,7 +68,11 @@ pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
         None
     };
     let crowd = args.crowd.gather(plan).await?;
-    let in_flight = InFlight::new(args.in_flight as usize, args.crowd.clients as usize);
+    let in_flight = InFlight::new(
+        args.in_flight as usize,
+        args.crowd.clients as usize,
+        Until::Delivered,
+    );
     let load = crowd.begin(Instant::now(), Some(in_flight));
 
     let end = warmup + measured;

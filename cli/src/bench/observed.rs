@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tidings_protocol::{ChatId, ErrorCode, NewMessage};
 
 use super::in_flight::InFlight;
+use super::latency::{Latencies, Percentiles};
 use super::ledger::{Delivered, Ended, Ledger};
 use super::plan::{Plan, Run};
 
@@ -26,6 +27,16 @@ pub(crate) struct Observed {
     pub(crate) trimmed: AtomicU64,
     /// Notices of the server, such as that a window is full.
     pub(crate) notices: AtomicU64,
+    /// Deliveries that came and are not confirmed yet.
+    pub(crate) unconfirmed: AtomicU64,
+    /// Times that a client was told to leave and has left.
+    pub(crate) left: AtomicU64,
+    /// Tries to come back that were refused or failed, and were followed by another.
+    pub(crate) sent_away: AtomicU64,
+    /// Messages that were sent again because the reply did not come through.
+    pub(crate) sent_again: AtomicU64,
+    /// Of clients that came back: until they were up to date.
+    returns: Mutex<Latencies>,
     losses: Mutex<Vec<String>>,
     run_name: OnceLock<String>,
     load: OnceLock<Load>,
@@ -88,7 +99,8 @@ impl Load {
     }
 
     /// A client got a message, at this moment.
-    pub(crate) fn delivered(&self, client: u32, message: &NewMessage, at: Duration) {
+    /// Whether it may have come before, on a connection that broke, is told by `again`.
+    pub(crate) fn delivered(&self, client: u32, message: &NewMessage, again: bool, at: Duration) {
         let number = self.run.number(message.message_id);
         let right_text = message.message == self.body;
         let mut ledger = self.ledger();
@@ -99,6 +111,7 @@ impl Load {
             number,
             seq: message.seq,
             intact: right_text && right_chat,
+            again,
         };
         let ended = ledger.delivered(&delivered, at);
         if let Some(number) = number {
@@ -134,6 +147,16 @@ impl Observed {
     /// The load, once there is one.
     pub(crate) fn load(&self) -> Option<&Load> {
         self.load.get()
+    }
+
+    /// A client has come back and is up to date again.
+    pub(crate) fn back(&self, after: Duration) {
+        lock(&self.returns).record(after);
+    }
+
+    /// Of the clients that have come back so far: how long it took until they were up to date.
+    pub(crate) fn returns(&self) -> Percentiles {
+        lock(&self.returns).percentiles()
     }
 
     /// A connection has ended that should not have.

@@ -17,6 +17,8 @@ pub(crate) struct Outcome {
     lost_connections: u64,
     trimmed: u64,
     notices: u64,
+    /// Messages that were sent again because the reply did not come through.
+    sent_again: u64,
 }
 
 impl Outcome {
@@ -28,6 +30,7 @@ impl Outcome {
             lost_connections: observed.losses() as u64,
             trimmed: read(&observed.trimmed),
             notices: read(&observed.notices),
+            sent_again: read(&observed.sent_again),
         }
     }
 
@@ -92,6 +95,14 @@ impl Outcome {
             (
                 tally.unaccepted,
                 "deliveries of messages that were refused or not answered",
+            ),
+            (
+                tally.redelivered,
+                "deliveries again, as connections broke before they were confirmed or just after",
+            ),
+            (
+                self.sent_again,
+                "messages sent again, as connections broke before the reply",
             ),
             (self.lost_connections, "connections lost"),
             (self.trimmed, "times that an inbox lost entries"),

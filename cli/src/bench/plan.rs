@@ -1,8 +1,10 @@
 //! Who sends what to whom: drawn from a seed, so that nothing that happens while the load runs has a say in it.
 
+use std::collections::VecDeque;
+
 use anyhow::ensure;
 use rand::rngs::StdRng;
-use rand::seq::index;
+use rand::seq::{SliceRandom as _, index};
 use rand::{RngExt as _, SeedableRng as _};
 use tidings_protocol::{MessageId, PARTICIPANTS_MAX};
 use uuid::Builder;
@@ -10,23 +12,29 @@ use uuid::Builder;
 /// The shape of the load.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Shape {
-    /// Clients online.
+    /// Clients online: a whole number of users with all their devices.
     pub(crate) clients: u32,
-    /// Chats among them.
+    /// Clients of each user.
+    pub(crate) devices: u32,
+    /// Chats among the users.
     pub(crate) chats: u32,
-    /// Members of each chat.
+    /// Users in each chat.
     pub(crate) members: u32,
     /// The same seed is the same plan.
     pub(crate) seed: u64,
 }
 
-/// See the module.
+/// See the module. Clients are numbered user by user: those of user `u` are `u * devices` and what follows.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// Of each chat the clients in it, in order. The first of them makes the chat.
+    /// Of each chat the users in it, in order. The first of them makes the chat.
     pub(crate) chats: Vec<Vec<u32>>,
-    /// Of each chat.
+    /// Users in each chat.
     pub(crate) members: u32,
+    /// Clients of each user.
+    pub(crate) devices: u32,
+    /// Clients in all, whether they are in a chat or not.
+    pub(crate) clients: u32,
     /// Of the messages.
     seed: u64,
 }
@@ -36,7 +44,7 @@ pub(crate) struct Plan {
 pub(crate) struct Send {
     /// Index into [`Plan::chats`].
     pub(crate) chat: u32,
-    /// Index into the chat's members.
+    /// The sender among the clients of the chat's members, in their order.
     pub(crate) position: u32,
 }
 
@@ -45,7 +53,7 @@ pub(crate) struct Send {
 pub(crate) struct Sends {
     rng: StdRng,
     chats: u32,
-    members: u32,
+    seats: u32,
 }
 
 impl Plan {
@@ -53,25 +61,31 @@ impl Plan {
     pub(crate) fn new(shape: &Shape) -> anyhow::Result<Self> {
         let Shape {
             clients,
+            devices,
             chats,
             members,
             seed,
         } = *shape;
+        ensure!(
+            clients.is_multiple_of(devices),
+            "--clients {clients} must be a multiple of --devices {devices}"
+        );
+        let users = clients / devices;
         ensure!(chats >= 1, "--chats must be at least 1");
         ensure!(
             (2..=PARTICIPANTS_MAX as u32).contains(&members),
             "--members must be 2 to {PARTICIPANTS_MAX}"
         );
         ensure!(
-            members <= clients,
-            "{members} members need at least as many --clients"
+            members <= users,
+            "{members} members need at least as many users, and these --clients are of {users}"
         );
         let mut rng = StdRng::seed_from_u64(seed);
         let chats: Vec<Vec<u32>> = (0..chats)
             .map(|_| {
-                let mut chosen: Vec<u32> = index::sample(&mut rng, clients as usize, members as usize)
+                let mut chosen: Vec<u32> = index::sample(&mut rng, users as usize, members as usize)
                     .into_iter()
-                    .map(|client| client as u32)
+                    .map(|user| user as u32)
                     .collect();
                 chosen.sort_unstable();
                 chosen
@@ -80,8 +94,46 @@ impl Plan {
         Ok(Self {
             chats,
             members,
+            devices,
+            clients,
             seed: rng.random(),
         })
+    }
+
+    /// Each chat has one of `senders` further users, who come before those of the shape, and of all others each is in about
+    /// as many chats.
+    pub(crate) fn with_senders(shape: &Shape, senders: u32) -> anyhow::Result<Self> {
+        let all = Shape {
+            clients: shape.clients + senders * shape.devices,
+            ..*shape
+        };
+        let mut plan = Self::new(&all)?;
+        let users = all.clients / all.devices;
+        ensure!(
+            all.members - 1 <= users - senders,
+            "{} members need at least as many users but one, and these --clients are of {}",
+            all.members,
+            users - senders
+        );
+        let mut rng = StdRng::seed_from_u64(all.seed);
+        let mut line = VecDeque::new();
+        for (chat, members) in plan.chats.iter_mut().enumerate() {
+            members.clear();
+            members.push(chat as u32 % senders);
+            while members.len() < all.members as usize {
+                // Those that are in this chat already stay where they stand, for the next one.
+                let next = line.iter().position(|user| !members.contains(user));
+                if let Some(user) = next.and_then(|next| line.remove(next)) {
+                    members.push(user);
+                } else {
+                    let mut round: Vec<u32> = (senders..users).collect();
+                    round.shuffle(&mut rng);
+                    line.extend(round);
+                }
+            }
+            members.sort_unstable();
+        }
+        Ok(plan)
     }
 
     /// All messages, always the same.
@@ -89,26 +141,33 @@ impl Plan {
         Sends {
             rng: StdRng::seed_from_u64(self.seed),
             chats: self.chats.len() as u32,
-            members: self.members,
+            seats: self.seats(),
         }
     }
 
-    /// Who sends a message.
-    pub(crate) fn sender(&self, send: Send) -> u32 {
-        self.chats[send.chat as usize][send.position as usize]
+    /// How many clients each chat has.
+    pub(crate) const fn seats(&self) -> u32 {
+        self.members * self.devices
     }
 
-    /// Where a client stands among the members of a chat.
+    /// Which client sends a message.
+    pub(crate) fn sender(&self, send: Send) -> u32 {
+        let member = self.chats[send.chat as usize][(send.position / self.devices) as usize];
+        member * self.devices + send.position % self.devices
+    }
+
+    /// Where a client stands among the clients of a chat.
     pub(crate) fn position(&self, chat: u32, client: u32) -> Option<usize> {
-        self.chats[chat as usize].binary_search(&client).ok()
+        let member = self.chats[chat as usize].binary_search(&(client / self.devices));
+        Some(member.ok()? * self.devices as usize + (client % self.devices) as usize)
     }
 
     /// How many clients are in any chat.
     pub(crate) fn senders(&self) -> usize {
-        let mut clients: Vec<u32> = self.chats.iter().flatten().copied().collect();
-        clients.sort_unstable();
-        clients.dedup();
-        clients.len()
+        let mut users: Vec<u32> = self.chats.iter().flatten().copied().collect();
+        users.sort_unstable();
+        users.dedup();
+        users.len() * self.devices as usize
     }
 }
 
@@ -117,7 +176,7 @@ impl Sends {
     pub(crate) fn draw(&mut self) -> Send {
         Send {
             chat: self.rng.random_range(0..self.chats),
-            position: self.rng.random_range(0..self.members),
+            position: self.rng.random_range(0..self.seats),
         }
     }
 }
@@ -160,6 +219,7 @@ mod tests {
 
     const SHAPE: Shape = Shape {
         clients: 20,
+        devices: 1,
         chats: 7,
         members: 5,
         seed: 1,
@@ -186,6 +246,54 @@ mod tests {
     }
 
     #[test]
+    fn every_device_of_a_member_has_a_seat() {
+        let shape = Shape {
+            clients: 60,
+            devices: 3,
+            ..SHAPE
+        };
+        let plan = Plan::new(&shape).expect("possible");
+        assert_eq!(plan.seats(), 15);
+        let senders: Vec<u32> = (0..15)
+            .map(|position| plan.sender(Send { chat: 2, position }))
+            .collect();
+        let clients = plan.chats[2].iter().flat_map(|user| user * 3..user * 3 + 3);
+        assert_eq!(senders, clients.collect::<Vec<_>>());
+        for (position, client) in senders.into_iter().enumerate() {
+            assert_eq!(plan.position(2, client), Some(position));
+        }
+        let absent = (0..20).find(|user| !plan.chats[2].contains(user)).expect("of 20");
+        assert_eq!(plan.position(2, absent * 3), None);
+    }
+
+    #[test]
+    fn others_than_senders_are_in_as_many_chats() {
+        let plan = Plan::with_senders(&SHAPE, 3).expect("possible");
+        assert_eq!((plan.clients, plan.chats.len()), (23, 7));
+        let mut chats = [0; 23];
+        for (chat, members) in plan.chats.iter().enumerate() {
+            assert_eq!(members.len(), 5);
+            assert!(members.is_sorted_by(|one, next| one < next));
+            // The sender is the first, and the only one.
+            assert_eq!(members[0], chat as u32 % 3);
+            assert!(members[1] >= 3);
+            for user in members {
+                chats[*user as usize] += 1;
+            }
+        }
+        assert_eq!(chats[3..].iter().sum::<i32>(), 7 * 4);
+        assert!(
+            chats[3..].iter().all(|count| (1..=2).contains(count)),
+            "{chats:?}"
+        );
+        // Everybody in each chat.
+        let shape = Shape { clients: 4, ..SHAPE };
+        let plan = Plan::with_senders(&shape, 1).expect("possible");
+        assert!(plan.chats.iter().all(|members| *members == [0, 1, 2, 3, 4]));
+        assert!(Plan::with_senders(&Shape { clients: 3, ..SHAPE }, 2).is_err());
+    }
+
+    #[test]
     fn a_seed_is_a_plan() {
         assert_eq!(sends(1), sends(1));
         assert_ne!(sends(1), sends(2));
@@ -202,6 +310,12 @@ mod tests {
                 ..SHAPE
             },
             Shape { members: 21, ..SHAPE },
+            Shape { devices: 3, ..SHAPE },
+            Shape {
+                devices: 5,
+                members: 5,
+                ..SHAPE
+            },
         ] {
             assert!(Plan::new(&shape).is_err(), "{shape:?}");
         }

@@ -18,7 +18,7 @@ use super::plot::{Panel, write_plot};
 use super::processes::rest;
 use super::progress::{wait_for_the_rest, wait_for_the_unexpected};
 use super::rate::{HEAD_START, Pace, send_all};
-use super::report::write_json;
+use super::report::{of_each, write_json};
 use super::search::Search;
 use super::series::Point;
 
@@ -97,6 +97,7 @@ struct Step {
 struct RampReport {
     codec: &'static str,
     clients: u32,
+    devices: u32,
     chats: u32,
     members: u32,
     body_bytes: usize,
@@ -155,6 +156,7 @@ pub(crate) async fn run(args: RampArgs) -> anyhow::Result<()> {
     let report = RampReport {
         codec: args.crowd.target.codec_name(),
         clients: args.crowd.clients,
+        devices: args.crowd.target.devices,
         chats: args.crowd.chats,
         members: args.crowd.members,
         body_bytes: args.crowd.body_bytes,
@@ -191,9 +193,9 @@ impl RampArgs {
             body_bytes,
             ..
         } = &self.crowd;
-        let codec = target.codec_name();
+        let (of_each, codec) = (of_each(target.devices), target.codec_name());
         format!(
-            "{clients} clients online ({codec}), {chats} chats of {members}, messages of {body_bytes} bytes, p99 of \
+            "{clients} clients online{of_each} ({codec}), {chats} chats of {members}, messages of {body_bytes} bytes, p99 of \
              delivery at most {} ms",
             self.p99
         )

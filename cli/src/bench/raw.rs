@@ -41,6 +41,8 @@ const REST: Duration = Duration::from_secs(2);
 
 /// Measures the machine's own limit: entries that JetStream stores and deletes again, and nothing else.
 ///
+/// Before that, for as long, entries that are stored and stay, so that what deletion takes is known.
+///
 /// The entries are those of `tidings bench max` with the same options, of the same sizes, in streams of the same
 /// configuration as the inboxes', which are made for it and deleted afterwards. Nobody is connected, and what users
 /// have is not touched. Needs the folder of `tidings up`, for its NATS user `admin`.
@@ -71,12 +73,22 @@ pub(crate) struct Extent {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RawReport {
     /// Stored and deleted again.
-    pub(crate) entries_per_second: f64,
-    /// In the measured time.
-    entries: u64,
+    #[serde(flatten)]
+    pub(crate) whole: Part,
+    /// Stored, and nothing else.
+    stored_only: Part,
     /// An entry's headers and payload.
     entry_bytes: usize,
     window: u32,
+}
+
+/// What was done to entries in a measured time, and what it took.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Part {
+    pub(crate) entries_per_second: f64,
+    /// In the measured time.
+    entries: u64,
     /// CPU time of all nats-servers.
     nats_microseconds_per_entry: f64,
     interval: Interval,
@@ -110,52 +122,71 @@ pub(crate) async fn measure(args: &CrowdArgs, plan: &Plan, extent: Extent) -> an
     // As in a system: who stores is not who deletes.
     let storing = NatsConnection::connect(&settings, "bench raw, storing").await?;
     let deleting = NatsConnection::connect(&settings, "bench raw, deleting").await?;
-    let twins = Twins::make(storing.bus()).await?;
-    let load = RawLoad {
-        entries: Entries::new(plan, &target, twins.topology(), body(args.body_bytes, args.seed))?,
-        free: Arc::new(Semaphore::new(window as usize)),
-        deleted: AtomicU64::new(0),
-    };
-    let result = tokio::select! {
-        error = load.store_and_delete(storing.client(), deleting.client()) => Err(error),
-        result = load.watch(&target, measured) => result,
-    };
-    twins.delete().await?;
-    tokio::time::sleep(REST).await;
-    let (interval, entries) = result?;
-    let nats = interval
-        .servers
-        .iter()
-        .filter(|spent| spent.name.starts_with("nats"));
-    let nats_seconds: f64 = nats.map(|spent| spent.cpu_seconds).sum();
+    let (mut parts, mut entry_bytes) = (Vec::new(), 0);
+    for deletes in [false, true] {
+        let twins = Twins::make(storing.bus()).await?;
+        let load = RawLoad {
+            entries: Entries::new(plan, &target, twins.topology(), body(args.body_bytes, args.seed))?,
+            deletes,
+            free: Arc::new(Semaphore::new(window as usize)),
+            done: AtomicU64::new(0),
+        };
+        let result = tokio::select! {
+            error = load.work(storing.client(), deleting.client()) => Err(error),
+            result = load.watch(&target, measured) => result,
+        };
+        twins.delete().await?;
+        tokio::time::sleep(REST).await;
+        let (interval, entries) = result?;
+        parts.push(Part::new(interval, entries));
+        entry_bytes = load.entries.bytes();
+    }
+    let [stored_only, whole] = <[Part; 2]>::try_from(parts).expect("two were measured");
     Ok(RawReport {
-        entries_per_second: entries as f64 / interval.seconds,
-        entries,
-        entry_bytes: load.entries.bytes(),
+        whole,
+        stored_only,
+        entry_bytes,
         window,
-        nats_microseconds_per_entry: nats_seconds * 1e6 / entries.max(1) as f64,
-        interval,
     })
+}
+
+impl Part {
+    fn new(interval: Interval, entries: u64) -> Self {
+        let nats = interval
+            .servers
+            .iter()
+            .filter(|spent| spent.name.starts_with("nats"));
+        let nats_seconds: f64 = nats.map(|spent| spent.cpu_seconds).sum();
+        Self {
+            entries_per_second: entries as f64 / interval.seconds,
+            entries,
+            nats_microseconds_per_entry: nats_seconds * 1e6 / entries.max(1) as f64,
+            interval,
+        }
+    }
 }
 
 /// What the tasks of a measurement share.
 struct RawLoad {
     entries: Entries,
+    /// Whether entries are deleted again.
+    deletes: bool,
     free: Arc<Semaphore>,
-    deleted: AtomicU64,
+    /// Entries with which everything is done.
+    done: AtomicU64,
 }
 
 impl RawLoad {
     /// Until something fails, which it gives.
-    async fn store_and_delete(&self, storing: &Client, deleting: &Client) -> anyhow::Error {
+    async fn work(&self, storing: &Client, deleting: &Client) -> anyhow::Error {
         let result = async {
             let (stored, deleted) = (storing.new_inbox(), deleting.new_inbox());
             let acks = storing.subscribe(format!("{stored}.*")).await?;
             let answers = deleting.subscribe(deleted.clone()).await?;
             tokio::try_join!(
                 self.store(storing, &stored),
-                self.delete(deleting, acks, &deleted),
-                self.count(answers),
+                self.go_on(deleting, acks, &deleted),
+                self.finish(answers),
             )?;
             anyhow::Ok(())
         };
@@ -180,8 +211,8 @@ impl RawLoad {
         Ok(())
     }
 
-    /// Deletes what an ack says is stored.
-    async fn delete(&self, client: &Client, mut acks: Subscriber, reply: &str) -> anyhow::Result<()> {
+    /// Deletes what an ack says is stored, if that is wanted.
+    async fn go_on(&self, client: &Client, mut acks: Subscriber, reply: &str) -> anyhow::Result<()> {
         while let Some(ack) = acks.next().await {
             let shard = ack
                 .subject
@@ -192,6 +223,10 @@ impl RawLoad {
             let accepted = serde_json::from_slice::<Accepted>(&ack.payload);
             let sequence = accepted.map_or(0, |accepted| accepted.sequence);
             ensure!(sequence > 0, "an entry was not stored: {}", text(&ack.payload));
+            if !self.deletes {
+                self.end_one();
+                continue;
+            }
             let subject = format!("$JS.API.STREAM.MSG.DELETE.{}", stream_name(shard));
             let request = format!(r#"{{"seq":{sequence},"no_erase":true}}"#);
             client
@@ -202,7 +237,7 @@ impl RawLoad {
     }
 
     /// Counts what is deleted.
-    async fn count(&self, mut answers: Subscriber) -> anyhow::Result<()> {
+    async fn finish(&self, mut answers: Subscriber) -> anyhow::Result<()> {
         #[derive(Deserialize)]
         struct Answer {
             #[serde(default)]
@@ -212,30 +247,39 @@ impl RawLoad {
             let done = serde_json::from_slice::<Answer>(&answer.payload);
             let done = done.is_ok_and(|answer| answer.success);
             ensure!(done, "an entry was not deleted: {}", text(&answer.payload));
-            count(&self.deleted);
-            self.free.add_permits(1);
+            self.end_one();
         }
         Ok(())
     }
 
+    fn end_one(&self) {
+        count(&self.done);
+        self.free.add_permits(1);
+    }
+
     /// Says what was used and done in the measured time, and how it goes until then.
     async fn watch(&self, target: &Target, measured: Duration) -> anyhow::Result<(Interval, u64)> {
-        let now = || (Sample::take(&target.processes), read(&self.deleted));
+        let now = || (Sample::take(&target.processes), read(&self.done));
         self.report_until(Instant::now() + WARMUP).await?;
-        let (before, deleted_before) = now();
+        let (before, done_before) = now();
         self.report_until(Instant::now() + measured).await?;
-        let (after, deleted) = now();
-        Ok((after.since(&before), deleted - deleted_before))
+        let (after, done) = now();
+        Ok((after.since(&before), done - done_before))
     }
 
     async fn report_until(&self, end: Instant) -> anyhow::Result<()> {
-        let (mut last, mut moved) = (read(&self.deleted), Instant::now());
+        let (mut last, mut moved) = (read(&self.done), Instant::now());
+        let what = if self.deletes {
+            "stored and deleted"
+        } else {
+            "stored"
+        };
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             tokio::time::sleep(left.min(REPORT_INTERVAL)).await;
-            let deleted = read(&self.deleted);
-            if deleted > last {
-                say(&format!("raw: {deleted} entries stored and deleted"));
-                (last, moved) = (deleted, Instant::now());
+            let done = read(&self.done);
+            if done > last {
+                say(&format!("raw: {done} entries {what}"));
+                (last, moved) = (done, Instant::now());
             } else if moved.elapsed() > SILENCE_MAX {
                 bail!("NATS has answered nothing for {} s", SILENCE_MAX.as_secs());
             }
@@ -270,7 +314,7 @@ struct RawEntry {
 impl Entries {
     fn new(plan: &Plan, target: &Target, topology: Topology, body: String) -> anyhow::Result<Self> {
         let last = plan.chats.iter().flatten().max().copied().unwrap_or(0);
-        let clients = (0..=last).map(|index| target.client(index));
+        let clients = (0..(last + 1) * plan.devices).map(|index| target.client(index));
         Ok(Self {
             clients: clients.collect::<anyhow::Result<_>>()?,
             chat_ids: plan.chats.iter().map(|_| ChatId(Uuid::now_v7())).collect(),
@@ -281,7 +325,7 @@ impl Entries {
         })
     }
 
-    /// Those of a message, one for each member of its chat but the sender.
+    /// Those of a message, one for each client of its chat but the sender.
     fn of_message(&self, seq: u64, send: Send) -> anyhow::Result<impl Iterator<Item = RawEntry>> {
         let sender = self.plan.sender(send);
         let (user_id, client_id) = &self.clients[sender as usize];
@@ -295,10 +339,12 @@ impl Entries {
             attachments: Vec::new(),
         });
         let payload = Entry::encode_around(seq, &event.encode())?;
+        let devices = self.plan.devices;
         let members = self.plan.chats[send.chat as usize].iter();
-        let recipients = members.filter(move |member| **member != sender);
-        Ok(recipients.map(move |member| {
-            let (user_id, client_id) = &self.clients[*member as usize];
+        let clients = members.flat_map(move |member| member * devices..(member + 1) * devices);
+        let recipients = clients.filter(move |client| *client != sender);
+        Ok(recipients.map(move |client| {
+            let (user_id, client_id) = &self.clients[client as usize];
             let subject = inbox_subject(&self.topology, user_id, Inbox::Client(*client_id));
             RawEntry {
                 shard: self.topology.shard(user_id),
@@ -331,12 +377,23 @@ impl RawReport {
     /// For people.
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
+        let Self {
+            whole, stored_only, ..
+        } = self;
+        let [all, storing] = [whole, stored_only].map(|part| part.nats_microseconds_per_entry);
         let _ = writeln!(
             out,
-            "raw JetStream: {:.0} entries/s of {} bytes stored and deleted, {} under way; nats-server {:.1} us/entry",
-            self.entries_per_second, self.entry_bytes, self.window, self.nats_microseconds_per_entry,
+            "raw JetStream: {:.0} entries/s of {} bytes stored and deleted, {} under way; nats-server {all:.1} us/entry\n\
+             stored only:   {:.0} entries/s; nats-server {storing:.1} us/entry, so deletion takes {:.0} % of the {all:.1}",
+            whole.entries_per_second,
+            self.entry_bytes,
+            self.window,
+            stored_only.entries_per_second,
+            (1.0 - storing / all) * 100.0,
         );
-        self.interval.write_table(&mut out, Some((self.entries, "entry")));
+        whole
+            .interval
+            .write_table(&mut out, Some((whole.entries, "entry")));
         out
     }
 }

@@ -24,6 +24,7 @@ const MEGABYTE: f64 = 1e6;
 pub(crate) struct Options {
     codec: &'static str,
     clients: u32,
+    devices: u32,
     chats: u32,
     members: u32,
     #[serde(flatten)]
@@ -87,8 +88,14 @@ impl Options {
             (None, in_flight) => format!("{} messages under way", in_flight.unwrap_or_default()),
         };
         format!(
-            "{} clients online ({}), {} chats of {}, {load} of {} bytes for {} s",
-            self.clients, self.codec, self.chats, self.members, self.body_bytes, offered.seconds,
+            "{} clients online{} ({}), {} chats of {}, {load} of {} bytes for {} s",
+            self.clients,
+            of_each(self.devices),
+            self.codec,
+            self.chats,
+            self.members,
+            self.body_bytes,
+            offered.seconds,
         )
     }
 }
@@ -105,6 +112,7 @@ impl LoadReport {
         let options = Options {
             codec: args.target.codec_name(),
             clients: args.clients,
+            devices: args.target.devices,
             chats: args.chats,
             members: args.members,
             offered,
@@ -134,7 +142,7 @@ impl LoadReport {
 
     /// Sets beside it what the machine's own JetStream took in the same run.
     pub(crate) fn compare(&mut self, raw: RawReport) {
-        self.ratio = Some(self.deliveries_per_second / raw.entries_per_second);
+        self.ratio = Some(self.deliveries_per_second / raw.whole.entries_per_second);
         self.raw = Some(raw);
     }
 
@@ -167,28 +175,13 @@ impl LoadReport {
             self.options.heading(),
             self.deliveries_per_second,
         );
-        let _ = writeln!(
-            out,
-            "latency, ms    {:>9} {:>9} {:>9} {:>9} {:>9}",
-            "p50", "p90", "p99", "p99.9", "max"
-        );
+        let _ = writeln!(out, "{LATENCY_HEAD}");
         for (name, latency) in [
             ("accept", &self.accept),
             ("delivery", &self.delivery),
             ("lag", &self.lag),
         ] {
-            let Percentiles {
-                p50,
-                p90,
-                p99,
-                p999,
-                max,
-                ..
-            } = latency;
-            let _ = writeln!(
-                out,
-                "{name:<14} {p50:>9.2} {p90:>9.2} {p99:>9.2} {p999:>9.2} {max:>9.2}"
-            );
+            let _ = writeln!(out, "{}", latency_row(name, latency));
         }
         let _ = writeln!(out);
         self.outcome.write_table(&mut out);
@@ -199,6 +192,30 @@ impl LoadReport {
             let _ = writeln!(out, "\n{ratio:.3} deliveries for each entry of raw JetStream");
         }
         out
+    }
+}
+
+/// Above rows of latencies.
+pub(crate) const LATENCY_HEAD: &str = "latency, ms          p50       p90       p99     p99.9       max";
+
+/// A row of them.
+pub(crate) fn latency_row(name: &str, latency: &Percentiles) -> String {
+    let Percentiles {
+        p50,
+        p90,
+        p99,
+        p999,
+        max,
+        ..
+    } = latency;
+    format!("{name:<14} {p50:>9.2} {p90:>9.2} {p99:>9.2} {p999:>9.2} {max:>9.2}")
+}
+
+/// For headings, after how many clients there are.
+pub(crate) fn of_each(devices: u32) -> String {
+    match devices {
+        1 => String::new(),
+        devices => format!(", {devices} of each user"),
     }
 }
 

@@ -1,17 +1,20 @@
 //! The system under load: where it listens, how to log in, which processes it is made of.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
-use tidings_protocol::{ClientId, Codec, UserId};
+use tidings_protocol::{CLIENTS_MAX, ClientId, Codec, UserId};
 use tidings_service::{Secret, raise_files_limit};
+use tokio::sync::Semaphore;
 
 use crate::token::{client_id, sign};
 use crate::{DataDir, UpFile, UpProcess};
 
-/// The device of each user; its client id is derived from both names, so that it is the same in each run.
+/// The first device of each user; others have a number behind it. Client ids are derived from both names, so that they are
+/// the same in each run.
 const DEVICE: &str = "bench";
 /// Longer than any run, so that no token expires within one.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
@@ -38,13 +41,21 @@ pub(crate) struct TargetArgs {
     #[arg(long, value_enum, default_value_t = CodecName::Json)]
     codec: CodecName,
 
-    /// The users are PREFIX-0, PREFIX-1 and so on.
+    /// The users are PREFIX-0, PREFIX-1 and so on; with three --devices each, PREFIX-3x0 and so on.
     #[arg(long, default_value = "bench", value_name = "PREFIX")]
     prefix: String,
 
-    /// How many connections are opened at the same time.
-    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    connecting: u32,
+    /// How many clients each user has: with several, the sender's others get copies too.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=CLIENTS_MAX as i64))]
+    pub(crate) devices: u32,
+
+    /// How many connections are opened at the same time. [default: 64, and who comes back all at once]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    connecting: Option<u32>,
+
+    /// Addresses of this machine to connect from, which share the clients: each has some 28,000 ports.
+    #[arg(long = "source", value_name = "ADDR", value_delimiter = ',')]
+    sources: Vec<IpAddr>,
 
     /// Writes the result there, too.
     #[arg(long, value_name = "FILE")]
@@ -58,6 +69,11 @@ enum CodecName {
 }
 
 impl TargetArgs {
+    /// The folder of `tidings up`.
+    pub(crate) fn folder(&self) -> anyhow::Result<PathBuf> {
+        self.dir.path()
+    }
+
     /// The system that `tidings up` runs, for what no client may ask.
     pub(crate) fn up(&self) -> anyhow::Result<UpFile> {
         ensure!(
@@ -79,10 +95,16 @@ impl TargetArgs {
 /// See the module.
 pub(crate) struct Target {
     pub(crate) codec: Codec,
-    /// How many connections are opened at the same time.
-    pub(crate) connecting: usize,
+    /// How many connections are opened at the same time, if that was said.
+    pub(crate) connecting: Option<usize>,
+    /// Places for clients that come back at the same time.
+    pub(crate) returning: Semaphore,
     /// Empty where they are not known.
     pub(crate) processes: Vec<UpProcess>,
+    /// Clients of each user.
+    devices: u32,
+    /// To connect from; wherever the system likes where there are none.
+    sources: Vec<IpAddr>,
     urls: Vec<String>,
     secret: Secret,
     prefix: String,
@@ -93,6 +115,8 @@ pub(crate) struct Login {
     pub(crate) user: UserId,
     pub(crate) url: String,
     pub(crate) token: String,
+    /// The address to connect from.
+    pub(crate) source: Option<IpAddr>,
 }
 
 impl Target {
@@ -115,10 +139,14 @@ impl Target {
             CodecName::Json => Codec::Json,
             CodecName::Postcard => Codec::Postcard,
         };
+        let connecting = args.connecting.map(|count| count as usize);
         let target = Self {
             codec,
-            connecting: args.connecting as usize,
+            connecting,
+            returning: Semaphore::new(connecting.unwrap_or(Semaphore::MAX_PERMITS)),
             processes,
+            devices: args.devices,
+            sources: args.sources.clone(),
             urls,
             secret,
             prefix: args.prefix.clone(),
@@ -127,24 +155,40 @@ impl Target {
         Ok(target)
     }
 
-    /// A user of the load generator.
+    /// A user of the load generator. One who has several devices is never used with another number of them: the others would
+    /// get copies that nobody counts.
     pub(crate) fn user(&self, index: u32) -> anyhow::Result<UserId> {
-        UserId::new(&format!("{}-{index}", self.prefix)).context("--prefix")
+        let Self { prefix, devices, .. } = self;
+        let name = match devices {
+            1 => format!("{prefix}-{index}"),
+            _ => format!("{prefix}-{devices}x{index}"),
+        };
+        UserId::new(&name).context("--prefix")
     }
 
-    /// A client of the load generator, and its user.
+    /// A client of the load generator, and its user. Clients are numbered user by user.
     pub(crate) fn client(&self, index: u32) -> anyhow::Result<(UserId, ClientId)> {
-        let user = self.user(index)?;
-        let client = client_id(&user, DEVICE);
+        let user = self.user(index / self.devices)?;
+        let client = match index % self.devices {
+            0 => client_id(&user, DEVICE),
+            device => client_id(&user, &format!("{DEVICE}-{device}")),
+        };
         Ok((user, client))
     }
 
-    /// What a client needs to connect. Clients are spread over the gateways.
+    /// What a client needs to connect. Clients are spread over the gateways, and each gateway's over the sources.
     pub(crate) fn login(&self, index: u32) -> anyhow::Result<Login> {
         let (user, client) = self.client(index)?;
         let token = sign(self.secret.expose(), &user, client, TOKEN_LIFETIME)?;
         let url = self.urls[index as usize % self.urls.len()].clone();
-        Ok(Login { user, url, token })
+        let round = index as usize / self.urls.len();
+        let source = (!self.sources.is_empty()).then(|| self.sources[round % self.sources.len()]);
+        Ok(Login {
+            user,
+            url,
+            token,
+            source,
+        })
     }
 }
 

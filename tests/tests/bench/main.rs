@@ -2,6 +2,8 @@
 //! writes can be read. Numbers are of no interest here.
 
 mod max;
+mod offline;
 mod ramp;
 mod rate;
 mod run;
+mod storm;

@@ -44,6 +44,18 @@ async fn raw_jetstream_is_measured_alone() {
     let options = "--clients 8 --chats 5 --members 4 --raw-seconds 1 --raw-window 8";
     let options: Vec<&str> = options.split(' ').collect();
     let run = Run::of("raw", &options).await;
-    assert!(run.number("/raw/entriesPerSecond") > 0.0, "{:#}", run.json);
+    for part in ["/raw", "/raw/storedOnly"] {
+        assert!(
+            run.number(&format!("{part}/entriesPerSecond")) > 0.0,
+            "{:#}",
+            run.json
+        );
+        assert!(
+            run.number(&format!("{part}/natsMicrosecondsPerEntry")) > 0.0,
+            "{:#}",
+            run.json
+        );
+    }
+    assert!(run.table.contains("so deletion takes"), "{}", run.table);
     assert_eq!(run.count("/raw/window"), 8);
 }

@@ -24,6 +24,18 @@ async fn a_rate_is_kept_and_everything_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_device_gets_a_copy_but_the_one_that_sent_it() {
+    // All of 127.0.0.0/8 is this machine.
+    let options = "--clients 12 --devices 3 --chats 5 --members 3 --rate 20 --warmup 0 --seconds 2 \
+                   --source 127.0.0.7,127.0.0.8";
+    let options: Vec<&str> = options.split_whitespace().collect();
+    let run = Run::of("rate", &options).await;
+    run.assert_whole(8);
+    assert_eq!(run.count("/tally/sent"), 40);
+    assert_eq!(run.count("/tally/expected"), 320);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_ends_with_an_error_when_messages_are_refused() {
     let system = System::start(&SystemOptions {
         rate_limits: true,
