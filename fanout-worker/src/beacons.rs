@@ -28,6 +28,7 @@ pub(crate) async fn run(lane: &LiveLane, sessions: &Sessions, horizon: &Horizon,
                 sessions.take_waiting()
             }
             // Where the reader has ended before the worker, it is as far as it came.
+            () = lane.settled() => all(sessions, living),
             changed = applied.changed(), if invalidations_open => {
                 invalidations_open = changed.is_ok();
                 tokio::time::sleep(COALESCE).await;

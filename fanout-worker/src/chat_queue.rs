@@ -21,7 +21,8 @@ pub(crate) struct ChatQueue<T> {
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone, Hash))]
 struct Chat<T> {
-    running: bool,
+    /// How many items the next one must wait for.
+    running: usize,
     waiting: VecDeque<T>,
 }
 
@@ -41,17 +42,20 @@ impl<T> ChatQueue<T> {
         self.insert(chat, item, VecDeque::push_back);
     }
 
-    /// Adds an item before what waits in its chat.
-    pub(crate) fn push_first(&mut self, chat: ChatKey, item: T) {
-        self.insert(chat, item, VecDeque::push_front);
+    /// Adds an item before the first that waits in its chat and `is_later`.
+    pub(crate) fn push_before(&mut self, chat: ChatKey, item: T, is_later: impl Fn(&T) -> bool) {
+        self.insert(chat, item, |waiting, item| {
+            let place = waiting.iter().position(is_later).unwrap_or(waiting.len());
+            waiting.insert(place, item);
+        });
     }
 
     fn insert(&mut self, chat: ChatKey, item: T, insert: impl FnOnce(&mut VecDeque<T>, T)) {
         let entry = self.chats.entry(chat.clone()).or_insert_with(|| Chat {
-            running: false,
+            running: 0,
             waiting: VecDeque::new(),
         });
-        if !entry.running && entry.waiting.is_empty() {
+        if entry.running == 0 && entry.waiting.is_empty() {
             self.ready.push_back(chat);
         }
         insert(&mut entry.waiting, item);
@@ -63,17 +67,30 @@ impl<T> ChatQueue<T> {
         let chat = self.ready.pop_front()?;
         let entry = self.chats.get_mut(&chat).expect("ready chats have items");
         let item = entry.waiting.pop_front().expect("ready chats have items");
-        entry.running = true;
+        entry.running = 1;
         self.waiting -= 1;
         Some((chat, item))
     }
 
-    /// Nothing runs in this chat any more.
+    /// The next item of this chat must wait for one more thing.
+    pub(crate) fn block(&mut self, chat: &ChatKey) {
+        let entry = self.chats.entry(chat.clone()).or_insert_with(|| Chat {
+            running: 0,
+            waiting: VecDeque::new(),
+        });
+        entry.running += 1;
+        self.ready.retain(|ready| ready != chat);
+    }
+
+    /// The next item of this chat need not wait for one thing any more.
     pub(crate) fn done(&mut self, chat: &ChatKey) {
         let Some(entry) = self.chats.get_mut(chat) else {
             return;
         };
-        entry.running = false;
+        entry.running -= 1;
+        if entry.running > 0 {
+            return;
+        }
         if entry.waiting.is_empty() {
             self.chats.remove(chat);
         } else {
@@ -87,7 +104,7 @@ impl<T> ChatQueue<T> {
         self.waiting = 0;
         self.chats.retain(|_, chat| {
             chat.waiting.clear();
-            chat.running
+            chat.running > 0
         });
     }
 
@@ -147,9 +164,29 @@ mod tests {
         queue.push("a".into(), 2);
         queue.push("b".into(), 3);
         assert_eq!(started(&mut queue), [3]);
-        queue.push_first("a".into(), 1);
+        queue.push_before("a".into(), 1, |other| *other > 1);
         queue.done(&chat);
         assert_eq!(started(&mut queue), [1]);
+    }
+
+    #[test]
+    fn a_chat_waits_for_everything_that_blocks_it_and_keeps_its_order() {
+        let mut queue = queue(&[("a", 4), ("b", 5)]);
+        let chat: ChatKey = "a".into();
+        queue.block(&chat);
+        queue.block(&chat);
+        assert_eq!(started(&mut queue), [5]);
+        for item in [3, 1, 2] {
+            queue.push_before(chat.clone(), item, |other| *other > item);
+        }
+        queue.done(&chat);
+        assert_eq!(started(&mut queue), [0; 0]);
+        queue.done(&chat);
+        for item in 1..=4 {
+            assert_eq!(started(&mut queue), [item]);
+            queue.done(&chat);
+        }
+        assert!(!queue.chats.contains_key(&chat));
     }
 
     #[test]

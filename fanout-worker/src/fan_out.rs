@@ -1,6 +1,8 @@
-//! Turns one event of a chat into one entry per client: stores them all, then tells the gateways.
+//! Turns one event of a chat into one entry per client: stores them, then tells the gateways. Whoever takes events
+//! directly is told before, and mostly it need not be stored for them at all.
 
 mod attempt;
+mod direct;
 mod entries;
 mod giving_up;
 mod incoming;
@@ -15,6 +17,7 @@ use futures::FutureExt as _;
 use tidings_metadata::Metadata;
 use tidings_nats::{Bus, Topology};
 use tidings_service::{Kind, Span, TraceContext};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +43,7 @@ const NEWER_DELAY: Duration = Duration::from_mins(1);
 /// How the work on an event ended.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// All that follows from it is stored: it may be deleted from CHATS.
+    /// All that follows from it is stored or confirmed: it may be deleted from CHATS.
     Finished,
     /// It was cancelled, and must be worked on again.
     Abandoned,
@@ -60,26 +63,30 @@ pub(crate) struct FanOut {
     pub(crate) deletions: Deletions,
     pub(crate) publishes: PublishPermits,
     pub(crate) trials: Trials,
+    /// Whether anybody is told of an event before it is stored.
+    pub(crate) direct_delivery: bool,
     #[cfg(debug_assertions)]
     pub(crate) faults: crate::faults::Faults,
 }
 
 impl FanOut {
     /// Works on an event until it is done, however long that takes, or until it is cancelled. A suspect is tried
-    /// first, and given up if too many have died of it.
+    /// first, and given up if too many have died of it. `told` is called where the next event of the chat need not wait
+    /// for the end.
     pub(crate) async fn process(
         &self,
         incoming: &Incoming,
         participants: &ParticipantsCache,
         suspects: Option<&Arc<Suspects>>,
         cancelled: &CancellationToken,
+        told: impl FnOnce(),
     ) -> Outcome {
         let sequence = incoming.sequence;
         let Some(suspects) = suspects.filter(|suspects| suspects.contains(sequence)) else {
-            return self.work(incoming, participants, false, cancelled).await;
+            return self.work(incoming, participants, Some(told), cancelled).await;
         };
         // Boxed, since few events are tried and every one has room for this.
-        let work = Box::pin(self.work(incoming, participants, true, cancelled));
+        let work = Box::pin(self.work(incoming, participants, None::<fn()>, cancelled));
         match Box::pin(self.trials.run(suspects, sequence, cancelled, work)).await {
             Ok(outcome) => outcome,
             Err(Condemned { deaths }) => {
@@ -94,19 +101,62 @@ impl FanOut {
         }
     }
 
+    /// Without `told` the event is on trial: nobody is told of it before it is stored.
     async fn work(
         &self,
         incoming: &Incoming,
         participants: &ParticipantsCache,
+        told: Option<impl FnOnce()>,
+        cancelled: &CancellationToken,
+    ) -> Outcome {
+        let (held, is_held) = oneshot::channel();
+        let mut progress = Progress {
+            held: (told.is_some() && self.direct_delivery).then_some(held),
+            ..Progress::default()
+        };
+        let store = async move {
+            let outcome = self
+                .store(incoming, participants, &mut progress, told.is_none(), cancelled)
+                .await;
+            if let Some(told) = told
+                && outcome == Outcome::Finished
+                && !progress.told.is_empty()
+            {
+                told();
+            }
+            outcome
+        };
+        // Beside the other: one who was told may need it stored while a stream for others does not answer.
+        let wait = async {
+            let Ok(hold) = is_held.await else {
+                return Outcome::Finished;
+            };
+            let outcome = self
+                .wait_for_answers(incoming, participants, &hold, cancelled)
+                .await;
+            self.live
+                .holds
+                .release(hold.sequence, outcome == Outcome::Finished);
+            outcome
+        };
+        match tokio::join!(store, wait) {
+            (Outcome::Finished, Outcome::Finished) => Outcome::Finished,
+            _ => Outcome::Abandoned,
+        }
+    }
+
+    /// Stores it for all who are not told directly.
+    async fn store(
+        &self,
+        incoming: &Incoming,
+        participants: &ParticipantsCache,
+        progress: &mut Progress,
         on_trial: bool,
         cancelled: &CancellationToken,
     ) -> Outcome {
         let started = Instant::now();
         let mut span = traced(incoming);
-        let mut progress = Progress {
-            trace: onward(incoming, span.as_ref()),
-            ..Progress::default()
-        };
+        progress.trace = onward(incoming, span.as_ref());
         let mut tries = Tries::default();
         let mut waits = Waits::default();
         while !cancelled.is_cancelled() {
@@ -115,7 +165,7 @@ impl FanOut {
             } else {
                 Some(self.trials.running().await)
             };
-            let tried = AssertUnwindSafe(self.attempt(incoming, participants, &mut progress))
+            let tried = AssertUnwindSafe(self.attempt(incoming, participants, progress))
                 .catch_unwind()
                 .await;
             drop(running);
@@ -124,16 +174,18 @@ impl FanOut {
                     metrics::counter!("tidings_fanout_events_total", "kind" => kind).increment(1);
                     metrics::histogram!("tidings_fanout_seconds").record(started.elapsed().as_secs_f64());
                     metrics::histogram!("tidings_fanout_lag_seconds").record(incoming.age_seconds());
-                    metrics::histogram!("tidings_fanout_recipients").record(progress.stored.len() as f64);
+                    metrics::histogram!("tidings_fanout_recipients")
+                        .record((progress.stored.len() + progress.told.len()) as f64);
                     tracing::trace!(
                         stream.sequence = incoming.sequence,
                         kind,
                         tries = tries.count(),
                         stored = ?progress.stored,
+                        told = ?progress.told,
                         "an event is fanned out"
                     );
                     if let Some(span) = &mut span {
-                        span.set("recipients", progress.stored.len() as i64);
+                        span.set("recipients", (progress.stored.len() + progress.told.len()) as i64);
                         span.set("tries", i64::from(tries.count()));
                     }
                     return Outcome::Finished;

@@ -10,10 +10,12 @@ mod clients;
 mod config;
 mod dead_letter;
 mod deletions;
+mod direct_answers;
 mod fan_out;
 #[cfg(debug_assertions)]
 mod faults;
 mod forgotten_events;
+mod holds;
 mod horizon;
 mod live_lane;
 mod metrics;

@@ -2,19 +2,24 @@
 //!
 //! One lock holds together what must not be torn apart: looking up where clients are, taking the next number, and
 //! handing the message to the connection. So a beacon that tells a revision of SESSIONS comes after every notice
-//! that was addressed without it.
+//! that was addressed without it. And of what was told directly, a beacon tells no revision at which its client was
+//! elsewhere already, until that is stored: whoever waits for the beacon reads it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use tidings_nats::{Accepted, Beacon, Lane, LiveMessage, Notice, Recipient, Shard, live_subject};
-use tidings_protocol::ClientId;
+use tidings_nats::{
+    Accepted, Beacon, DirectNotice, DirectRecipient, Lane, LiveMessage, Notice, Recipient, Shard,
+    live_subject,
+};
+use tidings_protocol::{ClientId, UserId};
 use tidings_service::TraceContext;
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
+use crate::holds::{Hold, Holds, Taker};
 use crate::horizon::Horizon;
 use crate::sessions::Sessions;
 
@@ -25,9 +30,18 @@ pub(crate) struct LiveLane {
     worker: Uuid,
     sessions: Arc<Sessions>,
     horizon: Arc<Horizon>,
+    /// What was told directly.
+    pub(crate) holds: Arc<Holds>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
     /// The last number to each gateway. Never forgotten while the process lives: a number that came again would
     /// be taken for a copy.
-    numbers: Mutex<HashMap<Arc<str>, u64>>,
+    numbers: HashMap<Arc<str>, u64>,
+    /// The clients that have moved while something was told directly to where they were before.
+    moving: HashSet<ClientId>,
 }
 
 /// Where an entry was stored for a client.
@@ -45,7 +59,8 @@ impl LiveLane {
             worker,
             sessions,
             horizon,
-            numbers: Mutex::default(),
+            holds: Arc::default(),
+            state: Mutex::default(),
         }
     }
 
@@ -61,7 +76,7 @@ impl LiveLane {
         stored: impl Iterator<Item = Stored>,
         in_standing: impl Fn() -> bool,
     ) -> bool {
-        let mut numbers = self.numbers.lock().await;
+        let numbers = &mut self.state.lock().await.numbers;
         let mut by_gateway: HashMap<Arc<str>, Vec<Recipient>> = HashMap::new();
         let found = self.sessions.look_up(stored);
         if !in_standing() {
@@ -78,12 +93,10 @@ impl LiveLane {
         }
         metrics::counter!("tidings_fanout_notices_total").increment(by_gateway.len() as u64);
         for (gateway, recipients) in by_gateway {
-            let subject = live_subject(&gateway);
-            let number = numbers.entry(gateway).or_default();
-            *number += 1;
+            let (subject, number) = next(numbers, gateway);
             let notice = Notice {
                 worker: self.worker,
-                number: *number,
+                number,
                 lane: Some(lane),
                 entry: entry.clone(),
                 recipients,
@@ -93,10 +106,104 @@ impl LiveLane {
         true
     }
 
+    /// Tells an event, before it is stored, to those of these clients who take it directly, and begins to hold it; says
+    /// who they are. `known` are all who hear of it in whatever way. As with [`Self::notify`], nobody is told if `in_standing` says no, and None is returned.
+    pub(crate) async fn tell_directly(
+        &self,
+        hold: &Arc<Hold>,
+        clients: impl Iterator<Item = (ClientId, UserId)>,
+        known: &HashSet<ClientId>,
+        in_standing: impl Fn() -> bool,
+    ) -> Option<HashSet<ClientId>> {
+        let numbers = &mut self.state.lock().await.numbers;
+        let mut by_gateway: HashMap<Arc<str>, Vec<DirectRecipient>> = HashMap::new();
+        let mut takers = Vec::new();
+        for (client_id, user_id) in clients {
+            let Some(session) = self.sessions.get(client_id) else {
+                continue;
+            };
+            let (connection, Some(grant)) = (session.connection, session.grant) else {
+                continue;
+            };
+            if !self.holds.may_follow(hold.chat_id, client_id, connection, grant) {
+                continue;
+            }
+            by_gateway
+                .entry(session.gateway)
+                .or_default()
+                .push(DirectRecipient {
+                    client_id,
+                    connection,
+                    grant,
+                });
+            takers.push(Taker {
+                client_id,
+                user_id,
+                connection,
+                grant,
+            });
+        }
+        if !in_standing() {
+            return None;
+        }
+        let told = takers.iter().map(|taker| taker.client_id).collect();
+        if takers.is_empty() || !self.holds.hold(hold, takers, known) {
+            return Some(HashSet::new());
+        }
+        metrics::counter!("tidings_fanout_notices_total").increment(by_gateway.len() as u64);
+        for (gateway, recipients) in by_gateway {
+            let (subject, number) = next(numbers, gateway);
+            let notice = DirectNotice {
+                worker: self.worker,
+                number,
+                lane: hold.lane,
+                entry: hold.entry.clone(),
+                recipients,
+            };
+            self.send(subject, hold.trace, LiveMessage::Direct(notice)).await;
+        }
+        Some(told)
+    }
+
+    /// Ends when a beacon can tell more than the last one, since what was told directly to clients that have moved is
+    /// stored.
+    pub(crate) async fn settled(&self) {
+        loop {
+            self.holds.moved.notified().await;
+            let state = self.state.lock().await;
+            if state.moving.iter().any(|client_id| !self.is_moving(*client_id)) {
+                return;
+            }
+        }
+    }
+
+    fn is_moving(&self, client_id: ClientId) -> bool {
+        let connection = self.sessions.get(client_id).map(|session| session.connection);
+        self.holds.is_moving(client_id, connection)
+    }
+
+    /// Up to which revision of SESSIONS everybody who has moved has everything stored that was told elsewhere.
+    fn settled_revision(&self, moving: &mut HashSet<ClientId>) -> u64 {
+        let moves = self.sessions.take_moves();
+        if moves.any {
+            moving.extend(self.holds.clients());
+        } else if !moves.clients.is_empty() {
+            moving.extend(moves.clients);
+        }
+        moving.retain(|client_id| self.is_moving(*client_id));
+        let before = moving
+            .iter()
+            // Who is nowhere waits for nothing.
+            .filter_map(|client_id| self.sessions.get(*client_id))
+            .map(|session| session.revision.saturating_sub(1));
+        before.fold(moves.revision, u64::min)
+    }
+
     /// Tells these gateways how far the worker is.
     pub(crate) async fn send_beacons(&self, gateways: impl Iterator<Item = Arc<str>>) {
-        let numbers = self.numbers.lock().await;
-        let sessions_revision = self.sessions.revision();
+        let mut state = self.state.lock().await;
+        let State { numbers, moving } = &mut *state;
+        let sessions_revision = self.settled_revision(moving);
         let invalidations_sequence = self.horizon.sequence();
         for gateway in gateways {
             let beacon = Beacon {
@@ -124,4 +231,12 @@ impl LiveLane {
             tracing::debug!(%error, "a live message was not sent");
         }
     }
+}
+
+/// Where the next notice to a gateway goes, and its number.
+fn next(numbers: &mut HashMap<Arc<str>, u64>, gateway: Arc<str>) -> (String, u64) {
+    let subject = live_subject(&gateway);
+    let number = numbers.entry(gateway).or_default();
+    *number += 1;
+    (subject, *number)
 }

@@ -10,6 +10,23 @@ const METRICS: &[Metric] = &[
     .by("kind", &["message", "chatUpdate", "gone", "superseded"]),
     Metric::counter("tidings_fanout_entries_total", "Entries that were stored"),
     Metric::counter("tidings_fanout_notices_total", "Notices to gateways"),
+    Metric::counter(
+        "tidings_fanout_direct_answers_total",
+        "What became of entries that were told before they were stored",
+    )
+    .by("answer", &["confirmed", "refused"]),
+    Metric::counter(
+        "tidings_fanout_direct_late_total",
+        "Events that not all who were told have confirmed in time",
+    ),
+    Metric::gauge(
+        "tidings_fanout_direct_held",
+        "Events that are told and wait to be confirmed",
+    ),
+    Metric::counter(
+        "tidings_fanout_direct_full_total",
+        "Events that were stored at once, since no more could be held",
+    ),
     Metric::histogram("tidings_fanout_recipients", "Inboxes that one event goes to"),
     Metric::histogram(
         "tidings_fanout_seconds",

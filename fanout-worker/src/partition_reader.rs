@@ -82,6 +82,8 @@ struct Running<D> {
     reply: String,
     progress_at: Instant,
     cancelled: bool,
+    /// The next event of its chat waits for it: it is not told yet, or it will have to be worked on again before that.
+    blocks: bool,
     /// It was delivered again, after a fresh start or because it took long: if it is abandoned, this is worked on.
     again: Option<Delivery<D>>,
 }
@@ -244,6 +246,7 @@ impl<D> PartitionReader<D> {
                     self.unpinned(now);
                 }
             }
+            Event::Told { sequence } => self.told(sequence),
             Event::Finished { sequence } => self.finish(sequence),
             Event::Abandoned { sequence } => self.abandon(sequence, now),
             Event::Deleted { sequence } => {

@@ -380,7 +380,10 @@ impl PartitionTask {
         let survey = self.survey.lock().clone();
         self.tasks.spawn(async move {
             let suspects = survey.as_ref().map(|survey| &survey.suspects);
-            let outcome = fan_out.process(&incoming, &participants, suspects, &cancel).await;
+            let told = || handle.tell(Event::Told { sequence });
+            let outcome = fan_out
+                .process(&incoming, &participants, suspects, &cancel, told)
+                .await;
             handle.tell(match outcome {
                 Outcome::Finished => Event::Finished { sequence },
                 Outcome::Abandoned => Event::Abandoned { sequence },
@@ -392,8 +395,11 @@ impl PartitionTask {
     fn delete(&self, sequence: u64) {
         let (fan_out, handle) = (self.fan_out.clone(), self.handle.clone());
         self.tasks.spawn(async move {
-            if let Err(error) = fan_out.deletions.delete(sequence).await {
-                tracing::debug!(stream.sequence = sequence, %error, "a finished event was not deleted");
+            match fan_out.deletions.delete(sequence).await {
+                Ok(()) => fan_out.live.holds.gone(sequence),
+                Err(error) => {
+                    tracing::debug!(stream.sequence = sequence, %error, "a finished event was not deleted");
+                }
             }
             handle.tell(Event::Deleted { sequence });
         });

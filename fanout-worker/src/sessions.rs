@@ -32,6 +32,21 @@ pub(crate) struct Session {
     pub(crate) gateway: Arc<str>,
     /// Which connection.
     pub(crate) connection: u64,
+    /// The revision of its key.
+    pub(crate) revision: u64,
+    /// Under which grant it takes events directly; none where it does not.
+    pub(crate) grant: Option<u32>,
+}
+
+/// Where clients have gone since somebody asked last, as of a revision.
+#[derive(Debug)]
+pub(crate) struct Moves {
+    /// Up to which revision the map was right.
+    pub(crate) revision: u64,
+    /// Everything was read anew: any client may have moved.
+    pub(crate) any: bool,
+    /// Who has moved.
+    pub(crate) clients: HashSet<ClientId>,
 }
 
 /// The clients that are connected somewhere. Shared by all who look up.
@@ -49,6 +64,11 @@ struct Map {
     /// Gateways that are to hear soon how far we are.
     waiting: HashSet<Arc<str>>,
     revision: u64,
+    /// The clients whose keys have changed since [`Sessions::take_moves`]. No more than there are clients, and it is
+    /// taken twice a second.
+    moved: HashSet<ClientId>,
+    /// The map was replaced since then.
+    replaced: bool,
 }
 
 impl Sessions {
@@ -84,6 +104,38 @@ impl Sessions {
                 Some((client_id, value, session.clone()))
             })
             .collect()
+    }
+
+    /// Where a client is connected.
+    pub(crate) fn get(&self, client_id: ClientId) -> Option<Session> {
+        self.map.read().clients.get(&client_id).cloned()
+    }
+
+    /// A connection takes events directly from now on. One that is not the client's is forgotten.
+    pub(crate) fn grant(&self, client_id: ClientId, connection: u64, grant: u32) {
+        let mut map = self.map.write();
+        if let Some(session) = map.clients.get_mut(&client_id)
+            && session.connection == connection
+        {
+            session.grant = Some(grant);
+        }
+    }
+
+    /// Whatever connection a client has takes nothing directly any more.
+    pub(crate) fn revoke(&self, client_id: ClientId) {
+        if let Some(session) = self.map.write().clients.get_mut(&client_id) {
+            session.grant = None;
+        }
+    }
+
+    /// Who has moved since this was called last, read at one moment with the revision.
+    pub(crate) fn take_moves(&self) -> Moves {
+        let mut map = self.map.write();
+        Moves {
+            revision: map.revision,
+            any: std::mem::take(&mut map.replaced),
+            clients: std::mem::take(&mut map.moved),
+        }
     }
 
     /// Up to which revision the map is right.
@@ -180,6 +232,8 @@ impl Sessions {
         {
             let mut map = self.map.write();
             *map = fresh;
+            map.moved.clear();
+            map.replaced = true;
             map.waiting = map.gateways.keys().cloned().collect();
         }
         self.changed.notify_one();
@@ -196,9 +250,12 @@ impl Map {
             Some(Change::Connected(client_id, key)) => {
                 let gateway = self.name(&key.gateway);
                 *self.gateways.entry(gateway.clone()).or_default() += 1;
+                self.moved.insert(client_id);
                 let session = Session {
                     gateway: gateway.clone(),
                     connection: key.connection,
+                    revision,
+                    grant: None,
                 };
                 if let Some(old) = self.clients.insert(client_id, session) {
                     self.leave(&old.gateway);
@@ -207,6 +264,7 @@ impl Map {
                 true
             }
             Some(Change::Gone(client_id)) => {
+                self.moved.insert(client_id);
                 if let Some(old) = self.clients.remove(&client_id) {
                     self.leave(&old.gateway);
                 }
@@ -310,6 +368,32 @@ mod tests {
             since: Timestamp(0),
         };
         Change::Connected(ClientId(Uuid::from_u128(client)), key)
+    }
+
+    #[test]
+    fn a_grant_is_that_of_a_connection_and_ends_with_its_key() {
+        let sessions = Sessions::default();
+        let client = ClientId(Uuid::from_u128(1));
+        let apply = |change, revision| sessions.map.write().apply(change, revision);
+        let granted = || sessions.get(client).and_then(|session| session.grant);
+        apply(Some(connected(1, "a", 10)), 5);
+        sessions.grant(client, 9, 3);
+        assert_eq!(granted(), None);
+        sessions.grant(client, 10, 3);
+        assert_eq!(granted(), Some(3));
+        sessions.revoke(client);
+        assert_eq!(granted(), None);
+        sessions.grant(client, 10, 4);
+        apply(Some(connected(1, "a", 11)), 6);
+        assert_eq!(granted(), None);
+        let moves = sessions.take_moves();
+        assert_eq!(
+            (moves.revision, moves.any, moves.clients),
+            (6, false, [client].into())
+        );
+        apply(Some(Change::Gone(client)), 7);
+        assert_eq!(sessions.take_moves().clients, [client].into());
+        assert!(sessions.take_moves().clients.is_empty());
     }
 
     #[test]

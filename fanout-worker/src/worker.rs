@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidings_service::{Condition, Context, Invalidations, LivingWatch, Registration};
+use tidings_service::{Condition, Context, Invalidations, LivingWatch, Registration, Switch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -11,6 +11,7 @@ use crate::beacons;
 use crate::clients::Clients;
 use crate::config::FanoutWorkerConfig;
 use crate::deletions::Deletions;
+use crate::direct_answers;
 use crate::fan_out::FanOut;
 use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
@@ -106,9 +107,17 @@ async fn start(
         deletions: Deletions::new(context.bus.clone()),
         publishes: PublishPermits::new(config.publishes_max, context.topology),
         trials: Trials::new(context, workers.clone(), ended.clone()),
+        direct_delivery: config.direct_delivery == Switch::On,
         #[cfg(debug_assertions)]
         faults: config.fault.clone().unwrap_or_default(),
     });
+    direct_answers::start(
+        context,
+        sessions.clone(),
+        fan_out.live.holds.clone(),
+        ended.clone(),
+    )
+    .await?;
     let (lane, end) = (fan_out.clone(), ended.clone());
     context.tasks.spawn_essential("beacons", async move {
         end.run_until_cancelled(beacons::run(&lane.live, &sessions, &horizon, &gateways))

@@ -15,6 +15,8 @@ use tidings_service::{Kind, Span, TraceContext, clock};
 pub(crate) enum Way {
     /// By a notice.
     Live,
+    /// By a direct notice: it is not stored.
+    Direct,
     /// By reading the inbox.
     Scan,
 }
@@ -24,6 +26,7 @@ impl Way {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Live => "live",
+            Self::Direct => "direct",
             Self::Scan => "scan",
         }
     }
@@ -96,7 +99,7 @@ impl Body {
     /// for its client for days.
     pub(crate) fn accepted_at(&self) -> Option<Timestamp> {
         match self {
-            Self::Entry(entry, Way::Live) => match &entry.event {
+            Self::Entry(entry, Way::Live | Way::Direct) => match &entry.event {
                 Event::Message(message) => Some(message.sent_at),
                 Event::ChatUpdate(_) => None,
             },

@@ -4,15 +4,21 @@
 //! The stream is the truth; notices are a faster way to hear of it. Whatever casts doubt on the notices makes
 //! the session read from the *floor*: the highest sequence up to which the inbox was actually read. Only a
 //! reading moves the floor, never a live delivery.
+//!
+//! A session that is live and in no doubt may *grant* direct delivery: workers then tell it of events before they store
+//! them, and store only what it refuses or does not confirm in time (adr/0021). A grant ends with the first doubt or
+//! refusal: what is stored then must come before whatever is told directly, so that has to be told under a later grant.
 
 mod interface;
 mod shown;
 
 use std::collections::BTreeSet;
 
-pub(crate) use self::interface::{Action, Input, Reading, Stored};
+use uuid::Uuid;
+
+pub(crate) use self::interface::{Action, Direct, Input, Reading, Stored};
 use self::shown::Shown;
-use crate::window::Window;
+use crate::window::{Origin, Window};
 
 /// Live deliveries above the floor that are remembered. Beyond, one reading moves the floor past them; 512 make
 /// that a few requests in 512 deliveries.
@@ -62,6 +68,10 @@ pub(crate) struct InboxSession<B> {
     fence_passed: bool,
     /// Notices that came while a reading was under way, in the order they came.
     held_back: Vec<Stored<B>>,
+    /// The number of the grant that is out, or that the next one will have.
+    grant: u32,
+    /// It is out: some worker may tell directly.
+    granted: bool,
 }
 
 impl<B> InboxSession<B> {
@@ -78,6 +88,8 @@ impl<B> InboxSession<B> {
             starved: false,
             fence_passed: false,
             held_back: Vec::new(),
+            grant: 1,
+            granted: false,
         }
     }
 
@@ -90,6 +102,8 @@ impl<B> InboxSession<B> {
                 self.doubt();
             }
             Input::Notice(stored) => self.notice(stored, actions),
+            Input::Direct(direct) => self.direct(direct, actions),
+            Input::Withdraw => self.withdraw(),
             Input::Read {
                 entries,
                 through,
@@ -99,13 +113,11 @@ impl<B> InboxSession<B> {
             Input::Checked(_) => {}
             Input::Waited => self.starved = false,
             Input::Received(delivery) => match self.window.confirm(delivery) {
-                Some(sequence) => actions.push(Action::Delete { sequence }),
+                Some(origin) => actions.push(confirmed(origin)),
                 None => actions.push(Action::UnknownDelivery(delivery)),
             },
             Input::ReceivedThrough(delivery) => match self.window.confirm_through(delivery) {
-                Some(sequences) => {
-                    actions.extend(sequences.into_iter().map(|sequence| Action::Delete { sequence }));
-                }
+                Some(origins) => actions.extend(origins.into_iter().map(confirmed)),
                 None => actions.push(Action::UnknownDelivery(delivery)),
             },
         }
@@ -127,8 +139,60 @@ impl<B> InboxSession<B> {
         self.phase == Phase::Live
     }
 
+    /// The grant under which workers may tell directly from now on, if they may.
+    pub(crate) fn grant(&mut self) -> Option<u32> {
+        let may = self.takes_directly();
+        self.granted |= may;
+        may.then_some(self.grant)
+    }
+
+    /// What was told directly and is not confirmed: who waits for that, and for which events.
+    pub(crate) fn directs(&self) -> impl Iterator<Item = (Uuid, u64)> {
+        self.window.directs()
+    }
+
+    fn takes_directly(&self) -> bool {
+        self.phase == Phase::Live && !self.doubt && self.reading.is_none()
+    }
+
+    fn withdraw(&mut self) {
+        if self.granted {
+            self.granted = false;
+            self.grant = self.grant.wrapping_add(1);
+        }
+    }
+
+    fn direct(&mut self, direct: Direct<B>, actions: &mut Vec<Action<B>>) {
+        let Direct {
+            worker,
+            event,
+            grant,
+            bytes,
+            body,
+        } = direct;
+        if let Some(delivery) = self.window.direct(event) {
+            // By a worker that took over; the one before waits in vain, and its entry will be this event's.
+            return delivery.awaited_by(worker);
+        }
+        if self.shown.contains(event) {
+            // It is confirmed, or stored until it is.
+            return actions.push(Action::Confirmed { worker, event });
+        }
+        let granted = self.granted && grant == self.grant;
+        if !granted || !self.takes_directly() || !self.window.has_room(bytes) {
+            if granted {
+                self.withdraw();
+            }
+            return actions.push(Action::Refused { worker, event });
+        }
+        self.shown.insert(event);
+        let delivery = self.window.push(Origin::Direct { worker, event }, bytes);
+        actions.push(Action::Deliver { delivery, body });
+    }
+
     fn doubt(&mut self) {
         self.doubt = true;
+        self.withdraw();
         // What was held back may be behind the entry whose notice was lost.
         self.held_back = Vec::new();
     }
@@ -167,17 +231,25 @@ impl<B> InboxSession<B> {
         }
     }
 
-    fn fits(&self, stored: &Stored<B>) -> bool {
+    fn fits(&mut self, stored: &Stored<B>) -> bool {
         self.is_shown(stored) || self.window.has_room(stored.bytes)
     }
 
-    fn is_shown(&self, stored: &Stored<B>) -> bool {
-        stored.event.is_some_and(|event| self.shown.contains(event))
+    fn is_shown(&mut self, stored: &Stored<B>) -> bool {
+        stored
+            .event
+            .is_some_and(|event| self.shown.contains(event) || self.window.direct(event).is_some())
     }
 
-    /// What was shown by another entry is not shown again: that one is stored until it is confirmed.
+    /// What was shown by another entry is not shown again: that one is stored until it is confirmed. Nor is what was
+    /// told directly: the entry is deleted when that is confirmed.
     fn deliver(&mut self, stored: Stored<B>, actions: &mut Vec<Action<B>>) {
         self.known = self.known.max(stored.sequence);
+        if let Some(event) = stored.event
+            && let Some(delivery) = self.window.direct(event)
+        {
+            return delivery.stored(stored.sequence);
+        }
         if self.is_shown(&stored) {
             actions.push(Action::Delete {
                 sequence: stored.sequence,
@@ -187,7 +259,7 @@ impl<B> InboxSession<B> {
         if let Some(event) = stored.event {
             self.shown.insert(event);
         }
-        let delivery = self.window.push(stored.sequence, stored.bytes);
+        let delivery = self.window.push(Origin::Stored(stored.sequence), stored.bytes);
         actions.push(Action::Deliver {
             delivery,
             body: stored.body,
@@ -264,6 +336,14 @@ impl<B> InboxSession<B> {
             count,
             bytes,
         }));
+    }
+}
+
+/// What follows from the confirmation of a delivery.
+const fn confirmed<B>(origin: Origin) -> Action<B> {
+    match origin {
+        Origin::Stored(sequence) => Action::Delete { sequence },
+        Origin::Direct { worker, event } => Action::Confirmed { worker, event },
     }
 }
 

@@ -14,6 +14,7 @@ mod create_attachment;
 mod create_chat;
 mod cut_off;
 mod delivery;
+mod direct_answers;
 mod doubts;
 mod drain;
 mod ends;

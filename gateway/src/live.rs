@@ -7,12 +7,16 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tidings_nats::{CloseRequest, Entry, LiveMessage, Notice, close_subject, live_subject};
+use tidings_nats::{
+    CloseRequest, DirectAnswer, DirectNotice, Entry, Lane, LiveMessage, Notice, close_subject, live_subject,
+};
 use tidings_service::{Context, LivingWatch, NatsConnection, TraceContext};
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
 use crate::delivery::Arrived;
-use crate::mailbox::{Ending, Told};
+use crate::direct_answers::DirectAnswering;
+use crate::mailbox::{Ending, Told, ToldDirectly};
 use crate::sessions::{SessionHandle, Sessions};
 use crate::workers::{Verdict, Workers};
 
@@ -43,6 +47,8 @@ pub(crate) struct Live {
     doubts: watch::Sender<u64>,
     /// Told when keys of SESSIONS may be gone.
     keys_lost: Notify,
+    /// What workers are answered.
+    pub(crate) answering: Arc<DirectAnswering>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +68,12 @@ impl Live {
             living,
             doubts: watch::Sender::new(0),
             keys_lost: Notify::new(),
+            answering: Arc::default(),
+        });
+        let (answering, client) = (live.answering.clone(), connection.client().clone());
+        context.tasks.spawn_essential("answers", async move {
+            answering.run(&client).await;
+            Ok(())
         });
         let gateway = context.boot_id.to_string();
         let notices = connection.client().subscribe(live_subject(&gateway)).await?;
@@ -184,17 +196,14 @@ impl Live {
     fn message(&self, message: &async_nats::Message) {
         match LiveMessage::decode(&message.payload) {
             Ok(LiveMessage::Notice(notice)) => {
-                let (arrival, stamp_now) = {
-                    let workers = &mut self.state.lock().workers;
-                    let now = Instant::now();
-                    let arrival = workers.notice(notice.worker, notice.number, notice.lane, now);
-                    (arrival, workers.stamp())
-                };
-                if let Verdict::Gap(lost) = arrival.verdict {
-                    self.lost(lost);
-                }
+                let (stamp, stamp_now) = self.arrived(notice.worker, notice.number, notice.lane);
                 let trace = TraceContext::of(message.headers.as_ref());
-                self.deliver(&notice, trace, arrival.stamp, stamp_now);
+                self.deliver(&notice, trace, stamp, stamp_now);
+            }
+            Ok(LiveMessage::Direct(notice)) => {
+                let (stamp, _) = self.arrived(notice.worker, notice.number, Some(notice.lane));
+                let trace = TraceContext::of(message.headers.as_ref());
+                self.deliver_directly(&notice, trace, stamp);
             }
             Ok(LiveMessage::Beacon(beacon)) => {
                 let (verdict, anew) = self.state.lock().workers.beacon(&beacon, Instant::now());
@@ -210,6 +219,55 @@ impl Live {
                 // It may have been a notice.
                 tracing::warn!(%error, "a message on the live lane cannot be read");
                 self.doubt("unreadable");
+            }
+        }
+    }
+
+    /// A notice came: the stamp of its lane, and the last stamp that was given.
+    fn arrived(&self, worker: Uuid, number: u64, lane: Option<Lane>) -> (u64, u64) {
+        let (arrival, stamp_now) = {
+            let workers = &mut self.state.lock().workers;
+            let arrival = workers.notice(worker, number, lane, Instant::now());
+            (arrival, workers.stamp())
+        };
+        if let Verdict::Gap(lost) = arrival.verdict {
+            self.lost(lost);
+        }
+        (arrival.stamp, stamp_now)
+    }
+
+    /// Who cannot take it says so at once, so that it is stored.
+    fn deliver_directly(&self, notice: &DirectNotice, trace: Option<TraceContext>, stamp: u64) {
+        let entry = match Entry::decode(&notice.entry) {
+            Ok(entry) => Arc::new(Arrived::new(entry, trace)),
+            Err(error) => {
+                // Nobody answers, so it is stored.
+                tracing::warn!(%error, "an entry on the live lane cannot be read");
+                return self.doubt("unreadable");
+            }
+        };
+        for recipient in &notice.recipients {
+            let handle = self.sessions.get(recipient.client_id);
+            let taken =
+                if let Some(handle) = handle.filter(|handle| handle.connection == recipient.connection) {
+                    let told = ToldDirectly {
+                        entry: entry.clone(),
+                        bytes: notice.entry.len(),
+                        stamp,
+                        worker: notice.worker,
+                        grant: recipient.grant,
+                    };
+                    handle.mailbox.direct(told).is_ok()
+                } else {
+                    metrics::counter!("tidings_direct_refusals_total", "cause" => "not here").increment(1);
+                    false
+                };
+            if !taken {
+                let refused = DirectAnswer::Refused {
+                    event: entry.seq,
+                    client_id: recipient.client_id,
+                };
+                self.answering.answer(notice.worker, refused);
             }
         }
     }
@@ -232,6 +290,7 @@ impl Live {
                     stamp,
                     stamp_now,
                     stored_before: recipient.stored_before,
+                    worker: notice.worker,
                 });
             }
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tidings_nats::CloseReason;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::delivery::Arrived;
 
@@ -28,6 +29,23 @@ pub(crate) struct Told {
     pub(crate) stamp_now: u64,
     /// Only the inbox tells whether it is still there.
     pub(crate) stored_before: bool,
+    /// The boot id of who tells.
+    pub(crate) worker: Uuid,
+}
+
+/// A direct notice that names a connection.
+#[derive(Debug)]
+pub(crate) struct ToldDirectly {
+    /// The entry, decoded once for all its recipients here.
+    pub(crate) entry: Arc<Arrived>,
+    /// Its size, for the window.
+    pub(crate) bytes: usize,
+    /// As [`Told::stamp`].
+    pub(crate) stamp: u64,
+    /// The boot id of who tells.
+    pub(crate) worker: Uuid,
+    /// Under which grant.
+    pub(crate) grant: u32,
 }
 
 /// What a connection is told.
@@ -43,7 +61,13 @@ pub(crate) enum Mail {
         sequence: u64,
         /// Its size, for the window.
         bytes: usize,
+        /// The boot id of who told.
+        worker: Uuid,
     },
+    /// An event that is not stored.
+    Direct(ToldDirectly),
+    /// What workers tell directly under the grants that they have may be in the wrong place.
+    Withdraw,
     /// Every worker knows of the session.
     FencePassed,
     /// The last sequence stored in the inbox.
@@ -51,6 +75,10 @@ pub(crate) enum Mail {
     /// The connection is to end.
     Close(Ending),
 }
+
+/// A direct notice was not taken.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Untaken;
 
 /// Why a connection is to end.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -71,8 +99,12 @@ pub(crate) struct Mailbox {
 #[derive(Debug, Default)]
 struct State {
     mail: VecDeque<Mail>,
+    /// Notices that wait, direct ones too.
     notices: usize,
     doubt: bool,
+    withdraw: bool,
+    /// Direct delivery was granted, since it was last withdrawn here.
+    granted: bool,
     close: Option<Ending>,
     /// A reading begins, or has begun, after this stamp was given.
     stamp: u64,
@@ -99,6 +131,7 @@ impl Mailbox {
                         entry: told.entry,
                         sequence: told.sequence,
                         bytes: told.bytes,
+                        worker: told.worker,
                     });
                 }
                 Some(cause) => {
@@ -109,6 +142,32 @@ impl Mailbox {
             }
         }
         self.filled.notify_one();
+    }
+
+    /// A direct notice. An error if it cannot be taken: then it must be refused, and no more is taken under its grant.
+    pub(crate) fn direct(&self, told: ToldDirectly) -> Result<(), Untaken> {
+        let mut state = self.state.lock();
+        let cause = if state.doubt || state.close.is_some() {
+            "in doubt"
+        } else if let Some(cause) = state.objection_to(told.stamp) {
+            cause
+        } else {
+            state.notices += 1;
+            state.mail.push_back(Mail::Direct(told));
+            drop(state);
+            self.filled.notify_one();
+            return Ok(());
+        };
+        metrics::counter!("tidings_direct_refusals_total", "cause" => cause).increment(1);
+        state.withdraw();
+        drop(state);
+        self.filled.notify_one();
+        Err(Untaken)
+    }
+
+    /// Some worker may tell directly from now on.
+    pub(crate) fn granted(&self) {
+        self.state.lock().granted = true;
     }
 
     /// A notice may have been lost, of this session or of any other: `doubt` counts such moments. Costs nothing where
@@ -136,9 +195,12 @@ impl Mailbox {
             return;
         }
         state.suspected = 0;
-        if let Some(last) = last {
-            state.mail.push_back(Mail::Checked(last));
-            drop(state);
+        // What was lost may have been told directly, so that no check of the inbox finds it.
+        let wakes = state.granted || last.is_some();
+        state.withdraw();
+        state.mail.extend(last.map(Mail::Checked));
+        drop(state);
+        if wakes {
             self.filled.notify_one();
         }
     }
@@ -214,15 +276,19 @@ impl Mailbox {
 
 impl State {
     /// Why the inbox must be read instead of taking a notice.
-    const fn objection(&self, told: &Told) -> Option<&'static str> {
+    fn objection(&self, told: &Told) -> Option<&'static str> {
+        self.objection_to(told.stamp)
+            .or(told.stored_before.then_some("stored before"))
+    }
+
+    /// Why nothing can be taken that is told with this stamp.
+    const fn objection_to(&self, stamp: u64) -> Option<&'static str> {
         if self.unfenced {
             Some("unfenced")
         } else if self.suspected > 0 {
             Some("suspected")
-        } else if told.stamp > self.stamp {
+        } else if stamp > self.stamp {
             Some("lane moved")
-        } else if told.stored_before {
-            Some("stored before")
         } else if self.notices >= NOTICES_MAX {
             Some("mailbox full")
         } else {
@@ -230,12 +296,18 @@ impl State {
         }
     }
 
+    fn withdraw(&mut self) {
+        self.withdraw |= std::mem::take(&mut self.granted);
+    }
+
     /// Notices before the doubt are found by the reading that follows it.
     fn doubt(&mut self) {
         self.doubt = true;
         self.suspected = 0;
-        self.notices = 0;
+        // Direct notices stay, to be refused.
         self.mail.retain(|mail| !matches!(mail, Mail::Notice { .. }));
+        let directs = self.mail.iter().filter(|mail| matches!(mail, Mail::Direct(_)));
+        self.notices = directs.count();
     }
 
     const fn is_suspected(&self, doubt: u64) -> bool {
@@ -249,8 +321,12 @@ impl State {
         if std::mem::take(&mut self.doubt) {
             return Some(Mail::Doubt);
         }
+        // Before what waits: that was told under a grant that has ended.
+        if std::mem::take(&mut self.withdraw) {
+            return Some(Mail::Withdraw);
+        }
         let mail = self.mail.pop_front();
-        if matches!(mail, Some(Mail::Notice { .. })) {
+        if matches!(mail, Some(Mail::Notice { .. } | Mail::Direct(_))) {
             self.notices -= 1;
         }
         if self.mail.is_empty() {
@@ -288,6 +364,7 @@ mod tests {
             stamp,
             stamp_now: stamp,
             stored_before,
+            worker: Uuid::nil(),
         }
     }
 
@@ -318,6 +395,69 @@ mod tests {
         mailbox.notice(told(9, 3, false));
         mailbox.notice(told(10, 2, false));
         assert_eq!(taken(&mailbox), ["9", "10"], "read since both lanes began");
+    }
+
+    fn told_directly(sequence: u64, stamp: u64) -> ToldDirectly {
+        let Told { entry, bytes, .. } = told(sequence, stamp, false);
+        ToldDirectly {
+            entry,
+            bytes,
+            stamp,
+            worker: Uuid::nil(),
+            grant: 1,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_told_directly_ends_the_grant() {
+        let mailbox = Mailbox::default();
+        mailbox.fence_passed(1);
+        mailbox.granted();
+        assert_eq!(mailbox.direct(told_directly(5, 1)), Ok(()));
+        assert_eq!(
+            mailbox.direct(told_directly(6, 2)),
+            Err(Untaken),
+            "its lane is new"
+        );
+        let first: Vec<_> = std::iter::from_fn(|| mailbox.try_next()).collect();
+        assert!(
+            matches!(&first[..], [Mail::Withdraw, Mail::FencePassed, Mail::Direct(told)] if told.entry.seq == 5),
+            "{first:?}"
+        );
+        mailbox.close(Ending::Restart);
+        assert_eq!(mailbox.direct(told_directly(7, 1)), Err(Untaken));
+    }
+
+    #[test]
+    fn a_doubt_keeps_what_was_told_directly_to_be_refused() {
+        let mailbox = Mailbox::default();
+        assert_eq!(mailbox.direct(told_directly(5, 0)), Ok(()));
+        mailbox.notice(told(6, 0, false));
+        mailbox.suspect(1);
+        let mail: Vec<_> = std::iter::from_fn(|| mailbox.try_next()).collect();
+        assert!(
+            matches!(&mail[..], [Mail::Doubt, Mail::Direct(told)] if told.entry.seq == 5),
+            "{mail:?}"
+        );
+        assert_eq!(mailbox.state.lock().notices, 0);
+    }
+
+    #[test]
+    fn a_check_that_clears_a_session_ends_its_grant() {
+        let mailbox = Mailbox::default();
+        mailbox.suspect(1);
+        mailbox.clear(1, None);
+        assert!(
+            taken(&mailbox).is_empty(),
+            "nothing was granted, and nobody is woken"
+        );
+        mailbox.granted();
+        mailbox.suspect(2);
+        assert_eq!(mailbox.direct(told_directly(5, 0)), Err(Untaken));
+        assert_eq!(taken(&mailbox), ["Withdraw"]);
+        mailbox.granted();
+        mailbox.clear(2, Some(9));
+        assert_eq!(taken(&mailbox), ["Withdraw", "Checked(9)"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ const METRICS: &[Metric] = &[
         "tidings_deliveries_total",
         "Deliveries written, of what a notice told and of what was read",
     )
-    .by("way", &["live", "scan"]),
+    .by("way", &["direct", "live", "scan"]),
     Metric::histogram(
         "tidings_delivery_seconds",
         "From a message's acceptance to its writing, of what notices told",
@@ -25,7 +25,27 @@ const METRICS: &[Metric] = &[
     ),
     Metric::counter(
         "tidings_confirmed_total",
-        "Entries that were deleted after their client had confirmed them",
+        "Deliveries that were confirmed, and whose entries were deleted or need not be stored",
+    ),
+    Metric::counter(
+        "tidings_direct_refusals_total",
+        "Direct deliveries that could not be made, so that they are stored first",
+    )
+    .by(
+        "cause",
+        &[
+            "in doubt",
+            "unfenced",
+            "suspected",
+            "lane moved",
+            "mailbox full",
+            "session",
+            "not here",
+        ],
+    ),
+    Metric::counter(
+        "tidings_direct_answers_dropped_total",
+        "Answers about direct deliveries that there was no room for",
     ),
     Metric::histogram(
         "tidings_confirm_delete_seconds",

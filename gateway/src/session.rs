@@ -8,19 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tidings_nats::CloseReason;
+use tidings_nats::{CloseReason, DirectAnswer};
 use tidings_protocol::{
-    ClientFrame, CloseCode, Error, ErrorCode, FrameError, Notice, NoticeCode, PING_SECONDS, Reply,
+    ClientFrame, ClientId, CloseCode, Error, ErrorCode, FrameError, Notice, NoticeCode, PING_SECONDS, Reply,
     SendMessage, TokenExpiring,
 };
 use tidings_service::{Claims, clock};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::delivery::{Body, Way};
 use crate::gateway::Gateway;
 use crate::hello::{Opened, RETRY_AFTER_MS_MAX};
 use crate::inbox_reader::{InboxReader, Read};
-use crate::inbox_session::{Action, InboxSession, Input, Stored};
+use crate::inbox_session::{Action, Direct, InboxSession, Input, Stored};
 use crate::mailbox::{Ending, Mail};
 use crate::metrics::count_error;
 use crate::rate_limits::ClientLimits;
@@ -38,6 +39,10 @@ const EXPIRY_NOTICE: Duration = Duration::from_mins(1);
 const WINDOW_FULL_NOTICE: Duration = Duration::from_secs(30);
 /// How often a session reads that not every worker knows of yet, or whose client leaves most of its window unconfirmed.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(500);
+/// A worker that goes on telling of what it has stored, so long after direct delivery was granted, has not heard of it.
+const GRANT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long it is remembered whom it was granted: a worker that tells nothing for so long may be gone.
+const GRANT_KEPT: Duration = Duration::from_mins(1);
 /// How long a restarting gateway waits for the answers of what is under way.
 const LAST_REPLIES_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -97,6 +102,9 @@ struct Session {
     expiry_told: bool,
     full_since: Option<Instant>,
     read_at: Instant,
+    /// Which workers were last granted direct delivery, under which grant, and when. One for each worker that tells
+    /// this client of something.
+    granted: Vec<(Uuid, u32, Instant)>,
 }
 
 /// Serves a connection that was welcomed, to its end.
@@ -131,6 +139,7 @@ pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
         expiry_told: false,
         full_since: None,
         read_at: now,
+        granted: Vec::new(),
     };
     let end = session.serve().await;
     let wire = session.into_wire();
@@ -160,7 +169,21 @@ async fn finish(gateway: &Gateway, seat: Seat, wire: Wire, end: End) {
 
 impl Session {
     /// Its reading and its requests end here: they hold places that others wait for, and nobody works on them any more.
+    ///
+    /// What was told directly and is not confirmed must be stored now: nobody will confirm it here.
     fn into_wire(self) -> Wire {
+        for (worker, event) in self.inbox.directs() {
+            self.answer(worker, |client_id| DirectAnswer::Refused { event, client_id });
+        }
+        while let Some(mail) = self.handle.mailbox.try_next() {
+            if let Mail::Direct(told) = mail {
+                let event = told.entry.seq;
+                self.answer(told.worker, |client_id| DirectAnswer::Refused {
+                    event,
+                    client_id,
+                });
+            }
+        }
         self.wire
     }
 
@@ -238,6 +261,14 @@ impl Session {
                 Action::Delete { sequence } => {
                     self.gateway.confirmer.confirm(self.handle.shard, sequence).await;
                 }
+                Action::Confirmed { worker, event } => {
+                    metrics::counter!("tidings_confirmed_total").increment(1);
+                    self.answer(worker, |client_id| DirectAnswer::Confirmed { event, client_id });
+                }
+                Action::Refused { worker, event } => {
+                    metrics::counter!("tidings_direct_refusals_total", "cause" => "session").increment(1);
+                    self.answer(worker, |client_id| DirectAnswer::Refused { event, client_id });
+                }
                 Action::Read(reading) => {
                     let mut reader = self.reader.take().expect("one reading at a time");
                     // While it catches up, mostly nothing is there; afterwards something was told.
@@ -251,6 +282,38 @@ impl Session {
                 Action::UnknownDelivery(delivery) => self.unknown_delivery(delivery),
             }
         }
+    }
+
+    fn answer(&self, worker: Uuid, answer: impl FnOnce(ClientId) -> DirectAnswer) {
+        self.gateway
+            .live
+            .answering
+            .answer(worker, answer(self.handle.client_id));
+    }
+
+    /// A worker has told of something that it had stored: from now on it need not, where nothing stands against it.
+    fn grant(&mut self, worker: Uuid) {
+        let Some(grant) = self.inbox.grant() else {
+            return;
+        };
+        let now = Instant::now();
+        let known = self.granted.iter_mut().find(|(known, ..)| *known == worker);
+        match known {
+            // It is on its way, and so is what the worker told before it came.
+            Some((_, before, at)) if *before == grant && now < *at + GRANT_INTERVAL => return,
+            Some(known) => *known = (worker, grant, now),
+            None => {
+                self.granted.retain(|(_, _, at)| now < *at + GRANT_KEPT);
+                self.granted.push((worker, grant, now));
+            }
+        }
+        self.handle.mailbox.granted();
+        let connection = self.handle.connection;
+        self.answer(worker, |client_id| DirectAnswer::Granted {
+            client_id,
+            connection,
+            grant,
+        });
     }
 
     /// Tells the inbox session, and counts the reading that it wants because of it.
@@ -290,16 +353,30 @@ impl Session {
                 Mail::Doubt => Input::Doubt,
                 Mail::FencePassed => Input::FencePassed,
                 Mail::Checked(last) => Input::Checked(last),
+                Mail::Withdraw => Input::Withdraw,
+                Mail::Direct(told) => Input::Direct(Direct {
+                    worker: told.worker,
+                    event: told.entry.seq,
+                    grant: told.grant,
+                    bytes: told.bytes,
+                    body: Body::Entry(told.entry, Way::Direct),
+                }),
                 Mail::Notice {
                     entry,
                     sequence,
                     bytes,
-                } => Input::Notice(Stored {
-                    sequence,
-                    bytes,
-                    event: Some(entry.seq),
-                    body: Body::Entry(entry, Way::Live),
-                }),
+                    worker,
+                } => {
+                    self.tell(Input::Notice(Stored {
+                        sequence,
+                        bytes,
+                        event: Some(entry.seq),
+                        body: Body::Entry(entry, Way::Live),
+                    }));
+                    self.grant(worker);
+                    next = self.handle.mailbox.try_next();
+                    continue;
+                }
             };
             self.tell(input);
             next = self.handle.mailbox.try_next();
@@ -506,6 +583,8 @@ const fn cause(input: &Input<Body>) -> &'static str {
         Input::Doubt => "doubt",
         // Told of more than there was room for.
         Input::Notice(_) => "notice",
+        // Never, since they take nothing from what is stored.
+        Input::Direct(_) | Input::Withdraw => "direct",
         Input::Checked(_) => "check",
         // What was read before was not everything.
         Input::Read { .. } => "more",

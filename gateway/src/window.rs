@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use tidings_protocol::{WINDOW_BYTES_MAX, WINDOW_MAX};
+use uuid::Uuid;
 
 /// No entry is larger: it holds little more than the frame it came in.
 const ENTRY_BYTES_MAX: usize = tidings_protocol::MESSAGE_BYTES_MAX + 32_768;
@@ -10,11 +11,26 @@ const ENTRY_BYTES_MAX: usize = tidings_protocol::MESSAGE_BYTES_MAX + 32_768;
 /// When half of the window is free, the next one fits, and no reading for it is in vain.
 const _: () = assert!(ENTRY_BYTES_MAX <= WINDOW_BYTES_MAX / 2);
 
+/// Where what is delivered is kept until it is confirmed.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+pub(crate) enum Origin {
+    /// In the inbox, under this sequence.
+    Stored(u64),
+    /// Nowhere but in CHATS: a worker waits for the confirmation, and stores it otherwise.
+    Direct {
+        /// The worker's boot id.
+        worker: Uuid,
+        /// The sequence in CHATS.
+        event: u64,
+    },
+}
+
 /// An unconfirmed delivery.
 #[derive(Copy, Clone, Debug)]
 #[cfg_attr(test, derive(PartialEq, Eq, Hash))]
 struct Outstanding {
-    sequence: u64,
+    origin: Origin,
     bytes: usize,
     confirmed: bool,
 }
@@ -29,6 +45,8 @@ pub(crate) struct Window {
     /// The number of the first delivery in `deliveries`.
     first: u64,
     bytes: usize,
+    /// How many unconfirmed ones are direct.
+    direct: usize,
 }
 
 impl Window {
@@ -37,6 +55,7 @@ impl Window {
             deliveries: VecDeque::new(),
             first: 1,
             bytes: 0,
+            direct: 0,
         }
     }
 
@@ -61,9 +80,10 @@ impl Window {
     }
 
     /// Takes a delivery in and numbers it.
-    pub(crate) fn push(&mut self, sequence: u64, bytes: usize) -> u64 {
+    pub(crate) fn push(&mut self, origin: Origin, bytes: usize) -> u64 {
+        self.direct += usize::from(matches!(origin, Origin::Direct { .. }));
         self.deliveries.push_back(Outstanding {
-            sequence,
+            origin,
             bytes,
             confirmed: false,
         });
@@ -71,29 +91,58 @@ impl Window {
         self.first + self.deliveries.len() as u64 - 1
     }
 
-    /// Confirms one delivery and says which sequence it was; None if it is not outstanding.
-    pub(crate) fn confirm(&mut self, delivery: u64) -> Option<u64> {
+    /// The unconfirmed direct delivery of an event, to be kept elsewhere from now on; none if there is none.
+    pub(crate) fn direct(&mut self, event: u64) -> Option<DirectDelivery<'_>> {
+        if self.direct == 0 {
+            return None;
+        }
+        let of_event = |origin| matches!(origin, Origin::Direct { event: other, .. } if other == event);
+        let outstanding = self
+            .deliveries
+            .iter_mut()
+            .find(|outstanding| !outstanding.confirmed && of_event(outstanding.origin))?;
+        Some(DirectDelivery {
+            origin: &mut outstanding.origin,
+            direct: &mut self.direct,
+        })
+    }
+
+    /// The unconfirmed direct deliveries: who waits for them, and for which events.
+    pub(crate) fn directs(&self) -> impl Iterator<Item = (Uuid, u64)> {
+        let open = self
+            .deliveries
+            .iter()
+            .filter(|outstanding| !outstanding.confirmed);
+        open.filter_map(|outstanding| match outstanding.origin {
+            Origin::Direct { worker, event } => Some((worker, event)),
+            Origin::Stored(_) => None,
+        })
+    }
+
+    /// Confirms one delivery and says where it is kept; None if it is not outstanding.
+    pub(crate) fn confirm(&mut self, delivery: u64) -> Option<Origin> {
         let index = usize::try_from(delivery.checked_sub(self.first)?).ok()?;
         let outstanding = self
             .deliveries
             .get_mut(index)
             .filter(|outstanding| !outstanding.confirmed)?;
         outstanding.confirmed = true;
-        let (sequence, bytes) = (outstanding.sequence, outstanding.bytes);
+        let (origin, bytes) = (outstanding.origin, outstanding.bytes);
         self.bytes -= bytes;
+        self.direct -= usize::from(matches!(origin, Origin::Direct { .. }));
         self.advance();
-        Some(sequence)
+        Some(origin)
     }
 
     /// Confirms everything up to a delivery. None if the number was never sent or nothing up to it is
     /// outstanding.
-    pub(crate) fn confirm_through(&mut self, delivery: u64) -> Option<Vec<u64>> {
+    pub(crate) fn confirm_through(&mut self, delivery: u64) -> Option<Vec<Origin>> {
         let sent = self.first + self.deliveries.len() as u64;
         if delivery < self.first || delivery >= sent {
             return None;
         }
         let up_to = (delivery - self.first + 1) as usize;
-        let mut sequences = Vec::new();
+        let mut origins = Vec::new();
         for outstanding in self
             .deliveries
             .iter_mut()
@@ -102,10 +151,11 @@ impl Window {
         {
             outstanding.confirmed = true;
             self.bytes -= outstanding.bytes;
-            sequences.push(outstanding.sequence);
+            self.direct -= usize::from(matches!(outstanding.origin, Origin::Direct { .. }));
+            origins.push(outstanding.origin);
         }
         self.advance();
-        (!sequences.is_empty()).then_some(sequences)
+        (!origins.is_empty()).then_some(origins)
     }
 
     /// Whether the next delivery fits, whatever it is.
@@ -134,38 +184,86 @@ impl Window {
     }
 }
 
+/// An unconfirmed direct delivery.
+#[derive(Debug)]
+pub(crate) struct DirectDelivery<'a> {
+    origin: &'a mut Origin,
+    direct: &'a mut usize,
+}
+
+impl DirectDelivery<'_> {
+    /// It is stored meanwhile.
+    pub(crate) fn stored(self, sequence: u64) {
+        *self.direct -= 1;
+        *self.origin = Origin::Stored(sequence);
+    }
+
+    /// It was told once more: this worker waits for it.
+    pub(crate) fn awaited_by(self, worker: Uuid) {
+        if let Origin::Direct { worker: before, .. } = self.origin {
+            *before = worker;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn stored(sequence: u64) -> Origin {
+        Origin::Stored(sequence)
+    }
+
+    #[test]
+    fn what_was_told_before_it_was_stored_can_be_stored_later() {
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let direct = |worker, event| Origin::Direct { worker, event };
+        let mut window = Window::new();
+        for event in [7, 8, 9] {
+            window.push(direct(one, event), 10);
+        }
+        window.direct(8).expect("it is outstanding").stored(70);
+        window.direct(9).expect("it is outstanding").awaited_by(other);
+        assert!(window.direct(8).is_none() && window.direct(10).is_none());
+        assert_eq!(window.directs().collect::<Vec<_>>(), [(one, 7), (other, 9)]);
+        assert_eq!(window.confirm(3), Some(direct(other, 9)));
+        assert!(window.direct(9).is_none());
+        assert_eq!(window.confirm_through(3), Some(vec![direct(one, 7), stored(70)]));
+        assert_eq!((window.direct, window.directs().count()), (0, 0));
+    }
 
     #[test]
     fn deliveries_are_numbered_from_one_and_confirmed_once() {
         let mut window = Window::new();
         assert_eq!(
-            (window.push(70, 10), window.push(71, 10), window.push(75, 10)),
+            (
+                window.push(stored(70), 10),
+                window.push(stored(71), 10),
+                window.push(stored(75), 10)
+            ),
             (1, 2, 3)
         );
-        assert_eq!(window.confirm(2), Some(71));
+        assert_eq!(window.confirm(2), Some(stored(71)));
         assert_eq!(window.confirm(2), None);
         assert_eq!(window.confirm(4), None);
         assert_eq!(window.confirm(0), None);
-        assert_eq!(window.confirm_through(3), Some(vec![70, 75]));
+        assert_eq!(window.confirm_through(3), Some(vec![stored(70), stored(75)]));
         assert_eq!(window.confirm_through(3), None);
-        assert_eq!(window.push(80, 10), 4);
+        assert_eq!(window.push(stored(80), 10), 4);
         assert_eq!(window.confirm_through(5), None);
-        assert_eq!(window.confirm(4), Some(80));
+        assert_eq!(window.confirm(4), Some(stored(80)));
     }
 
     #[test]
     fn it_is_bounded_in_count_and_bytes_but_lets_one_through() {
         let mut window = Window::new();
         assert!(window.has_room(WINDOW_BYTES_MAX + 1));
-        window.push(1, WINDOW_BYTES_MAX);
+        window.push(stored(1), WINDOW_BYTES_MAX);
         assert!(window.is_full());
         window.confirm(1);
         for sequence in 0..WINDOW_MAX as u64 {
             assert!(window.has_room(1));
-            window.push(sequence, 1);
+            window.push(stored(sequence), 1);
         }
         assert!(window.is_full());
         // Confirmed out of order, the first one keeps its place, and so the bound on what is remembered holds.
@@ -180,22 +278,22 @@ mod tests {
         let mut window = Window::new();
         let half = WINDOW_MAX / 2;
         for sequence in 0..half as u64 {
-            window.push(sequence, 2);
+            window.push(stored(sequence), 2);
         }
         assert!(window.is_half_free());
         assert_eq!(window.room(), (WINDOW_MAX - half, WINDOW_BYTES_MAX - 2 * half));
-        window.push(1_000, 2);
+        window.push(stored(1_000), 2);
         assert!(!window.is_half_free());
 
         let mut window = Window::new();
-        window.push(1, WINDOW_BYTES_MAX / 2 - 1);
-        window.push(2, 1);
+        window.push(stored(1), WINDOW_BYTES_MAX / 2 - 1);
+        window.push(stored(2), 1);
         assert!(window.is_half_free());
-        window.push(3, 1);
+        window.push(stored(3), 1);
         assert!(!window.is_half_free());
         // One that is larger than the whole is let through alone, and then there is no room.
         let mut window = Window::new();
-        window.push(1, 2 * WINDOW_BYTES_MAX);
+        window.push(stored(1), 2 * WINDOW_BYTES_MAX);
         assert_eq!(window.room(), (WINDOW_MAX - 1, 0));
         assert!(!window.is_half_free());
         window.confirm(1);
@@ -205,12 +303,12 @@ mod tests {
     #[test]
     fn the_last_byte_and_the_last_place_are_used() {
         let mut window = Window::new();
-        window.push(1, 10);
+        window.push(stored(1), 10);
         assert!(window.has_room(WINDOW_BYTES_MAX - 10));
         assert!(!window.has_room(WINDOW_BYTES_MAX - 9));
-        assert_eq!(window.confirm_through(1), Some(vec![1]));
+        assert_eq!(window.confirm_through(1), Some(vec![stored(1)]));
         for sequence in 1..WINDOW_MAX as u64 {
-            window.push(sequence, 1);
+            window.push(stored(sequence), 1);
         }
         assert!(window.has_room(1));
         // What was confirmed out of order is free in bytes, and holds its place.

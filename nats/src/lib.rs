@@ -9,6 +9,7 @@ mod as_of_now;
 mod close_request;
 mod delivery;
 mod denials;
+mod direct;
 mod direct_get;
 mod durable;
 mod event;
@@ -36,6 +37,7 @@ pub use api::{ApiError, Bus, StreamBounds};
 pub use close_request::{CloseReason, CloseRequest};
 pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
 pub use denials::{Denial, Denials};
+pub use direct::{DirectAnswer, DirectAnswers};
 pub use direct_get::{DirectGetError, StoredMessage};
 pub use durable::{DurableInfo, StartedDurable, durable_config, inbox_subjects};
 pub use event::{ChatUpdate, Entry, Event, Message};
@@ -46,16 +48,16 @@ pub use headers::{
 };
 pub use instance::Instance;
 pub use invalidation::Invalidation;
-pub use live::{Beacon, Lane, LiveMessage, Notice, Recipient};
+pub use live::{Beacon, DirectNotice, DirectRecipient, Lane, LiveMessage, Notice, Recipient};
 pub use lost::{LOST_CHATS_MAX, LOST_KIND, Lost};
 pub use partition_consumer::PartitionConsumer;
 pub use publish::{Accepted, PublishError};
 pub use session_key::SessionKey;
 pub use shard::{Partition, Shard, Topology};
 pub use subject::{
-    FIRST, Inbox, barrier_subject, chat_subject, close_subject, dead_letter_subject, escape_user,
-    fanout_consumer, inbox_stream, inbox_subject, invalidation_subject, is_barrier, is_mark, live_subject,
-    lost_subject, partition_subjects, unescape_user,
+    FIRST, Inbox, barrier_subject, chat_subject, close_subject, dead_letter_subject, direct_subject,
+    escape_user, fanout_consumer, inbox_stream, inbox_subject, invalidation_subject, is_barrier, is_mark,
+    live_subject, lost_subject, partition_subjects, unescape_user,
 };
 pub use summary::{ConsumerSummary, StreamSummary};
 pub use trials::PartitionTrials;

@@ -15,6 +15,8 @@ pub enum LiveMessage {
     Notice(Notice),
     /// How far the worker is.
     Beacon(Beacon),
+    /// An event for clients that are connected there, which is stored for them only if they do not confirm it soon.
+    Direct(DirectNotice),
 }
 
 impl LiveMessage {
@@ -23,6 +25,7 @@ impl LiveMessage {
         match self {
             Self::Notice(notice) => wire::encode(&Written::Placed(notice)),
             Self::Beacon(beacon) => wire::encode(&Written::Beacon(beacon)),
+            Self::Direct(notice) => wire::encode(&Written::Direct(notice)),
         }
     }
 
@@ -32,6 +35,7 @@ impl LiveMessage {
             Read::Unplaced(notice) => Self::Notice(notice.into()),
             Read::Beacon(beacon) => Self::Beacon(beacon),
             Read::Placed(notice) => Self::Notice(notice),
+            Read::Direct(notice) => Self::Direct(notice),
         })
     }
 }
@@ -43,6 +47,7 @@ enum Written<'a> {
     Unplaced,
     Beacon(&'a Beacon),
     Placed(&'a Notice),
+    Direct(&'a DirectNotice),
 }
 
 #[derive(Deserialize)]
@@ -50,6 +55,7 @@ enum Read {
     Unplaced(Unplaced),
     Beacon(Beacon),
     Placed(Notice),
+    Direct(DirectNotice),
 }
 
 /// A notice of before lanes were told.
@@ -136,6 +142,45 @@ pub struct Recipient {
     pub stored_before: bool,
 }
 
+/// One event, for all at one gateway who take it directly. Only who granted that is sent one, so no gateway of before
+/// it must read it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectNotice {
+    /// The worker's boot id; it is answered on `direct.<worker>`.
+    pub worker: Uuid,
+    /// Counts as [`Notice::number`] does, with those.
+    pub number: u64,
+    /// In which order it stands.
+    pub lane: Lane,
+    /// The entry, as it would be stored.
+    pub entry: Bytes,
+    /// Who gets it here.
+    pub recipients: Vec<DirectRecipient>,
+}
+
+impl std::fmt::Debug for DirectNotice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DirectNotice")
+            .field("worker", &self.worker)
+            .field("number", &self.number)
+            .field("lane", &self.lane)
+            .field("entry_bytes", &self.entry.len())
+            .field("recipients", &self.recipients)
+            .finish()
+    }
+}
+
+/// A connected client that takes events directly.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectRecipient {
+    /// Which.
+    pub client_id: ClientId,
+    /// On which of its connections.
+    pub connection: u64,
+    /// Its latest grant that the worker knows.
+    pub grant: u32,
+}
+
 /// Sent every 500 ms to each gateway, and soon after a session's key was applied.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beacon {
@@ -217,6 +262,27 @@ mod tests {
             LiveMessage::decode(&golden),
             Ok(LiveMessage::Notice(notice(None, false)))
         );
+    }
+
+    #[test]
+    fn the_format_of_direct_notices_is_held() {
+        let message = LiveMessage::Direct(DirectNotice {
+            worker: Uuid::from_u128(1),
+            number: 2,
+            lane: Lane {
+                partition: Partition(7),
+                generation: 300,
+            },
+            entry: Bytes::from_static(b"entry"),
+            recipients: vec![DirectRecipient {
+                client_id: ClientId(Uuid::from_u128(3)),
+                connection: 4,
+                grant: 5,
+            }],
+        });
+        let golden = golden(3, b"\x02\x07\xac\x02\x05entry", &[4, 5]);
+        assert_eq!(message.encode(), golden);
+        assert_eq!(LiveMessage::decode(&golden), Ok(message));
     }
 
     #[test]

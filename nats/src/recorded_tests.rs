@@ -127,6 +127,7 @@ fn every_kind_is_recorded() {
         ("lost", variants::<tidings_protocol::TrimReason>()),
         ("close", variants::<crate::CloseReason>()),
         ("live", crate::live::kinds_read()),
+        ("direct", variants::<crate::DirectAnswer>()),
         (
             "value of",
             ["SESSIONS", "TRIALS", "INSTANCES"].map(str::to_owned).into(),

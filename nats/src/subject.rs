@@ -116,6 +116,11 @@ pub fn live_subject(gateway: &str) -> String {
     format!("live.{gateway}")
 }
 
+/// `direct.<worker>`: what gateways answer one fan-out worker.
+pub fn direct_subject(worker: &str) -> String {
+    format!("direct.{worker}")
+}
+
 /// `close.<gateway>`: requests to close a connection there.
 pub fn close_subject(gateway: &str) -> String {
     format!("close.{gateway}")

@@ -121,7 +121,10 @@ impl NatsUser {
                 list.gateway();
                 subscribe.extend(["live.*".to_owned(), "close.*".to_owned()]);
             }
-            Self::FanoutWorker => list.fanout_worker(),
+            Self::FanoutWorker => {
+                list.fanout_worker();
+                subscribe.push("direct.*".to_owned());
+            }
             Self::InboxWorker => list.inbox_worker(),
             Self::Setup => list.setup(),
             Self::Operator => {
@@ -235,6 +238,8 @@ impl List {
         ]);
         // Asks others to close connections, and answers who asks: gateways and operators.
         self.subjects(&["close.*", "_INBOX_gateway.>", "_INBOX.>"]);
+        // What becomes of direct deliveries.
+        self.subjects(&["direct.*"]);
         // Inboxes.
         self.subjects(&["inbox.*.barrier"]);
         self.marks();

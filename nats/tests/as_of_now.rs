@@ -92,7 +92,10 @@ async fn until_whole(bus: &Bus) {
     let began = Instant::now();
     loop {
         let info = ask(bus, &format!("STREAM.INFO.{STREAM}"), &json!({})).await;
-        let others = info["cluster"]["replicas"].as_array().cloned().unwrap_or_default();
+        let others = info["cluster"]["replicas"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
         if others.len() == 2 && others.iter().all(|other| other["current"] == true) {
             return;
         }

@@ -2,7 +2,8 @@
 
 use anyhow::bail;
 use tidings_nats::{
-    CloseRequest, Entry, Event, Instance, Invalidation, LiveMessage, Lost, SessionKey, WireError,
+    CloseRequest, DirectAnswers, Entry, Event, Instance, Invalidation, LiveMessage, Lost, SessionKey,
+    WireError,
 };
 use tidings_protocol::Timestamp;
 
@@ -24,6 +25,8 @@ pub(crate) enum Kind {
     Invalidation,
     /// A notice or beacon from a fan-out worker to a gateway.
     Live,
+    /// What a gateway answers a fan-out worker about direct deliveries.
+    Answers,
     /// The request to close a connection.
     Close,
     /// A value of the bucket SESSIONS.
@@ -33,12 +36,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Event,
         Self::Entry,
         Self::Lost,
         Self::Invalidation,
         Self::Live,
+        Self::Answers,
         Self::Close,
         Self::Session,
         Self::Instance,
@@ -54,6 +58,7 @@ impl Kind {
             "inbox" => Self::Entry,
             "invalidation" => Self::Invalidation,
             "live" => Self::Live,
+            "direct" => Self::Answers,
             "close" => Self::Close,
             "$KV" => match tokens.next()? {
                 "SESSIONS" => Self::Session,
@@ -73,9 +78,12 @@ impl Kind {
             Self::Invalidation => Invalidation::decode(payload).is_ok(),
             Self::Live => match LiveMessage::decode(payload) {
                 Ok(LiveMessage::Notice(notice)) => Entry::decode(&notice.entry).is_ok(),
+                Ok(LiveMessage::Direct(notice)) => Entry::decode(&notice.entry).is_ok(),
                 Ok(LiveMessage::Beacon(_)) => true,
                 Err(_) => false,
             },
+            // None is ever empty.
+            Self::Answers => DirectAnswers::decode(payload).is_ok_and(|answers| !answers.0.is_empty()),
             Self::Close => CloseRequest::decode(payload).is_ok(),
             Self::Session => SessionKey::decode(payload).is_some(),
             Self::Instance => Instance::decode(payload).is_some(),
@@ -117,7 +125,10 @@ fn lately(moment: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use tidings_nats::{Beacon, ChatUpdate, CloseReason, Message, Notice, Recipient, Shard};
+    use tidings_nats::{
+        Beacon, ChatUpdate, CloseReason, DirectAnswer, DirectNotice, DirectRecipient, Lane, Message, Notice,
+        Partition, Recipient, Shard,
+    };
     use tidings_protocol::{ChatId, ChatKind, ClientId, MessageId, TrimReason, UserId};
     use uuid::Uuid;
 
@@ -136,6 +147,43 @@ mod tests {
     }
 
     /// One of each type, with ids and numbers that look like something else where the formats allow it.
+    /// Of direct delivery.
+    fn direct_samples(uuid: Uuid, seq: u64, entry: &Entry) -> Vec<(Kind, Bytes)> {
+        let client_id = ClientId(uuid);
+        let direct = LiveMessage::Direct(DirectNotice {
+            worker: uuid,
+            number: seq,
+            lane: Lane {
+                partition: Partition(1),
+                generation: 1,
+            },
+            entry: entry.encode(),
+            recipients: vec![DirectRecipient {
+                client_id,
+                connection: 1,
+                grant: 1,
+            }],
+        });
+        let answers = [
+            DirectAnswer::Granted {
+                client_id,
+                connection: seq,
+                grant: 1,
+            },
+            DirectAnswer::Confirmed {
+                event: seq,
+                client_id,
+            },
+            DirectAnswer::Refused {
+                event: seq,
+                client_id,
+            },
+        ];
+        let mut samples = vec![(Kind::Live, direct.encode())];
+        samples.extend(answers.map(|answer| (Kind::Answers, DirectAnswers(vec![answer]).encode())));
+        samples
+    }
+
     fn samples() -> Vec<(Kind, Bytes)> {
         let mut samples = Vec::new();
         for number in [0, 1, 16, 0x10 << 120, 1 << 120, u128::MAX] {
@@ -174,6 +222,7 @@ mod tests {
                         recipients: vec![recipient],
                     });
                     samples.push((Kind::Live, notice.encode()));
+                    samples.extend(direct_samples(uuid, seq, &entry));
                 }
                 samples.push((Kind::Event, event.encode()));
             }
@@ -252,6 +301,7 @@ mod tests {
             (format!("inbox.07.alice.{client}.lost"), Some(Kind::Lost)),
             ("invalidation.user.alice".to_owned(), Some(Kind::Invalidation)),
             ("live.x".to_owned(), Some(Kind::Live)),
+            ("direct.x".to_owned(), Some(Kind::Answers)),
             ("close.x".to_owned(), Some(Kind::Close)),
             (format!("$KV.SESSIONS.{client}"), Some(Kind::Session)),
             ("$KV.INSTANCES.gateway.x".to_owned(), Some(Kind::Instance)),

@@ -4,8 +4,8 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidings_nats::{
-    Beacon, ChatUpdate, CloseRequest, Entry, Event, Invalidation, Lane, LiveMessage, Lost, Message, Notice,
-    Recipient,
+    Beacon, ChatUpdate, CloseRequest, DirectAnswer, DirectAnswers, DirectNotice, DirectRecipient, Entry,
+    Event, Invalidation, Lane, LiveMessage, Lost, Message, Notice, Recipient,
 };
 use tidings_protocol::{
     Attachment, AttachmentId, ChatId, ChatKind, ClientId, MessageId, Role, Timestamp, UserId,
@@ -29,7 +29,17 @@ pub(crate) enum Shown {
         entry: ShownEntry,
         recipients: Vec<Recipient>,
     },
+    Direct {
+        worker: Uuid,
+        number: u64,
+        lane: Lane,
+        entry: ShownEntry,
+        recipients: Vec<DirectRecipient>,
+    },
     Beacon(Beacon),
+    Answers {
+        answers: Vec<DirectAnswer>,
+    },
     Close(CloseRequest),
     Session(Map<String, Value>),
     Instance(Map<String, Value>),
@@ -114,7 +124,12 @@ pub(crate) fn shown(kind: Kind, payload: &[u8], show_body: bool) -> anyhow::Resu
         Kind::Live => match LiveMessage::decode(payload).with_context(what)? {
             LiveMessage::Beacon(beacon) => Shown::Beacon(beacon),
             LiveMessage::Notice(notice) => self::notice(notice, show_body)?,
+            LiveMessage::Direct(notice) => direct(notice, show_body)?,
         },
+        Kind::Answers => {
+            let DirectAnswers(answers) = DirectAnswers::decode(payload).with_context(what)?;
+            Shown::Answers { answers }
+        }
         Kind::Close => Shown::Close(CloseRequest::decode(payload).with_context(what)?),
         Kind::Session => Shown::Session(serde_json::from_slice(payload).with_context(what)?),
         Kind::Instance => Shown::Instance(serde_json::from_slice(payload).with_context(what)?),
@@ -128,6 +143,7 @@ const fn named(kind: Kind) -> &'static str {
         Kind::Lost => "a mark of what is missing",
         Kind::Invalidation => "an invalidation",
         Kind::Live => "a notice or beacon",
+        Kind::Answers => "answers about direct deliveries",
         Kind::Close => "a request to close a connection",
         Kind::Session => "a key of SESSIONS",
         Kind::Instance => "a key of INSTANCES",
@@ -137,6 +153,17 @@ const fn named(kind: Kind) -> &'static str {
 fn notice(notice: Notice, show_body: bool) -> anyhow::Result<Shown> {
     let entry = Entry::decode(&notice.entry).context("the notice holds no entry")?;
     Ok(Shown::Notice {
+        worker: notice.worker,
+        number: notice.number,
+        lane: notice.lane,
+        entry: self::entry(entry, show_body),
+        recipients: notice.recipients,
+    })
+}
+
+fn direct(notice: DirectNotice, show_body: bool) -> anyhow::Result<Shown> {
+    let entry = Entry::decode(&notice.entry).context("the notice holds no entry")?;
+    Ok(Shown::Direct {
         worker: notice.worker,
         number: notice.number,
         lane: notice.lane,

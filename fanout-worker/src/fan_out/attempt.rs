@@ -1,14 +1,17 @@
 //! One try to store the entries of an event, and what earlier ones have done.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidings_nats::{Accepted, Entry, Event, Inbox, WireError, chat_subject};
-use tidings_protocol::UserId;
+use tidings_protocol::{ClientId, UserId};
 use tidings_service::{Kind, Span, TraceContext};
+use tokio::sync::oneshot;
 
 use super::late_grant::late_grant;
 use super::{FanOut, Incoming};
+use crate::holds::Hold;
 use crate::participants::ParticipantsCache;
 use crate::tries::Failure;
 
@@ -33,6 +36,18 @@ pub(super) struct Progress {
     pub(super) granted: bool,
     /// What goes with its entries and notices, if it is traced.
     pub(super) trace: Option<TraceContext>,
+    /// Who is to wait for the answers of those who are told before it is stored; None where nobody may be, or all who
+    /// may be have been.
+    pub(super) held: Option<oneshot::Sender<Arc<Hold>>>,
+    /// Who was told before it was stored.
+    pub(super) told: HashSet<ClientId>,
+}
+
+impl Progress {
+    /// Whether somebody was told directly.
+    pub(super) fn is_told(&self, (_, inbox): &Target) -> bool {
+        matches!(inbox, Inbox::Client(client_id) if self.told.contains(client_id))
+    }
 }
 
 impl FanOut {
@@ -72,12 +87,17 @@ impl FanOut {
         let users = recipients.users;
         let look = self.horizon.look();
         let targets = in_time(self.targets(&event, &users, progress)).await?;
+        let targets = self
+            .tell_directly(incoming, &event, &entry, targets, progress)
+            .await?;
         let to_first = targets.iter().any(|(_, inbox)| *inbox == Inbox::First);
         // What goes to `first` must be stored before gateways believe that this worker knows of an heir.
         let _look = to_first.then_some(look);
         let late: Vec<UserId> = progress.first.iter().cloned().collect();
         let first = targets.iter().filter(|(_, inbox)| *inbox == Inbox::First);
         progress.first.extend(first.map(|(user_id, _)| user_id.clone()));
+        self.make_way(event.chat_id(), incoming.sequence, &targets)
+            .await?;
         let stored = &mut progress.stored;
         let span = progress
             .trace
@@ -108,7 +128,8 @@ impl FanOut {
     }
 }
 
-async fn in_time<T>(look_up: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// A look-up in Postgres, which is given up after some time.
+pub(super) async fn in_time<T>(look_up: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::time::timeout(LOOK_UP_TIMEOUT, look_up)
         .await
         .unwrap_or_else(|_| Err(Failure::Weather("Postgres does not answer".to_owned())))

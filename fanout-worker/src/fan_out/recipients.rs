@@ -104,7 +104,7 @@ impl FanOut {
                     .map(|client_id| (user.clone(), Inbox::Client(*client_id))),
             );
         }
-        targets.retain(|target| !progress.stored.contains_key(target));
+        targets.retain(|target| !progress.stored.contains_key(target) && !progress.is_told(target));
         Ok(targets)
     }
 

@@ -46,7 +46,9 @@ pub(crate) enum Event<D> {
     Reset { generation: u64, done: bool },
     /// The consumer was unpinned, or not.
     Unpinned,
-    /// All that follows from an event is stored.
+    /// An event is told or stored for everybody, and is not finished: the next one of its chat may begin.
+    Told { sequence: u64 },
+    /// All that follows from an event is stored, or confirmed.
     Finished { sequence: u64 },
     /// The work on an event was cancelled; something may be stored already.
     Abandoned { sequence: u64 },

@@ -53,7 +53,8 @@ impl Schedule {
         let count = self.world.workers[worker].running.len() as u64;
         if count > 0 {
             let place = self.random.below(count) as usize;
-            let _ = self.random.chance(70) && self.world.end_work(worker, place, true)
+            let _ = self.random.chance(50) && self.world.tell_all(worker, place)
+                || self.random.chance(70) && self.world.end_work(worker, place, true)
                 || self.world.end_work(worker, place, false);
         }
     }

@@ -131,6 +131,22 @@ fn events_of_a_chat_wait_for_each_other() {
 }
 
 #[test]
+fn what_is_told_keeps_nobody_waiting_until_it_may_have_to_be_told_again() {
+    let mut script = Script::reading();
+    script.deliver(2, 1, 1, "a", &["start 1"]);
+    script.deliver(2, 2, 2, "a", &[]);
+    script.deliver(2, 3, 3, "a", &[]);
+    script.check(Event::Told { sequence: 1 }, &["start 2"]);
+    script.check(Event::Told { sequence: 1 }, &[]);
+    script.check(Event::Finished { sequence: 1 }, &["delete 1"]);
+    script.check(Event::Told { sequence: 2 }, &["start 3"]);
+    script.check(Event::Suspend, &["cancel 2", "cancel 3", "open 3", "unpin"]);
+    script.check(Event::Told { sequence: 3 }, &[]);
+    script.check(Event::Abandoned { sequence: 3 }, &[]);
+    script.check(Event::Finished { sequence: 2 }, &["delete 2"]);
+}
+
+#[test]
 fn a_gap_is_a_fresh_start_and_what_runs_counts_once() {
     let mut script = Script::reading();
     script.deliver(2, 1, 1, "a", &["start 1"]);

@@ -24,6 +24,8 @@ enum Move {
         place: usize,
         abandon: bool,
     },
+    /// Of what runs at this place, everybody is told.
+    Tell { worker: usize, place: usize },
     /// Time passes.
     Pass { milliseconds: u64 },
     /// The next message to a worker is lost, and nobody notices.
@@ -44,6 +46,7 @@ enum Move {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct Bounds {
     events: u8,
+    told: u8,
     passes: u8,
     losses: u8,
     reconnects: u8,
@@ -58,6 +61,7 @@ impl Bounds {
     fn after(mut self, step: Move) -> Option<Self> {
         let left = match step {
             Move::Publish { .. } => &mut self.events,
+            Move::Tell { .. } => &mut self.told,
             Move::Pass { .. } => &mut self.passes,
             Move::Lose { .. } => &mut self.losses,
             Move::Reconnect { .. } => &mut self.reconnects,
@@ -75,6 +79,7 @@ impl Bounds {
         let add = |bound: u8| if bound == 0 { 0 } else { bound + more };
         Self {
             events: add(self.events),
+            told: add(self.told),
             passes: add(self.passes),
             losses: add(self.losses),
             reconnects: add(self.reconnects),
@@ -98,6 +103,7 @@ impl World {
                 place,
                 abandon,
             } => return self.end_work(worker, place, abandon),
+            Move::Tell { worker, place } => return self.tell_all(worker, place),
             Move::Pass { milliseconds } => self.pass(Duration::from_millis(milliseconds)),
             Move::Lose { worker } => return self.workers[worker].answers.pop_front().is_some(),
             Move::Reconnect { worker } => {
@@ -136,6 +142,7 @@ fn all_moves(workers: usize, chats: u64) -> Vec<Move> {
             Move::Suspend { worker },
         ]);
         for place in 0..2 {
+            moves.push(Move::Tell { worker, place });
             moves.extend([true, false].map(|abandon| Move::End {
                 worker,
                 place,
@@ -268,4 +275,23 @@ fn a_partition_that_is_given_away() {
         ..Bounds::default()
     };
     search("releases", pinned(), 2, bounds);
+}
+
+#[test]
+fn what_is_told_before_it_is_finished() {
+    let bounds = Bounds {
+        events: 2,
+        told: 2,
+        reconnects: 1,
+        ..Bounds::default()
+    };
+    search("told, reconnects", pinned(), 1, bounds);
+    let bounds = Bounds {
+        events: 2,
+        told: 1,
+        releases: 1,
+        suspensions: 1,
+        ..Bounds::default()
+    };
+    search("told, suspensions", pinned(), 1, bounds);
 }

@@ -68,6 +68,7 @@ impl<D> PartitionReader<D> {
                 reply,
                 progress_at: waiting.progress_at.max(now),
                 cancelled: false,
+                blocks: true,
                 again: None,
             };
             self.running.insert(waiting.sequence, running);
@@ -76,6 +77,16 @@ impl<D> PartitionReader<D> {
                 chat,
                 content,
             });
+        }
+    }
+
+    pub(super) fn told(&mut self, sequence: u64) {
+        if let Some(running) = self.running.get_mut(&sequence)
+            && running.blocks
+            && !running.cancelled
+        {
+            running.blocks = false;
+            self.queue.done(&running.chat);
         }
     }
 
@@ -94,7 +105,9 @@ impl<D> PartitionReader<D> {
         if running.connection == self.connection {
             self.delete(sequence);
         }
-        self.queue.done(&running.chat);
+        if running.blocks {
+            self.queue.done(&running.chat);
+        }
     }
 
     /// Asks once at a time. Where that fails the event comes again, at the latest after the consumer's `ack_wait`.
@@ -116,9 +129,12 @@ impl<D> PartitionReader<D> {
                 progress_at: now + PROGRESS_INTERVAL,
                 delivery,
             };
-            self.queue.push_first(running.chat.clone(), waiting);
+            let is_later = |other: &Waiting<D>| other.sequence > sequence;
+            self.queue.push_before(running.chat.clone(), waiting, is_later);
         }
-        self.queue.done(&running.chat);
+        if running.blocks {
+            self.queue.done(&running.chat);
+        }
     }
 
     pub(super) fn forget_waiting(&mut self) {
@@ -138,6 +154,11 @@ impl<D> PartitionReader<D> {
         for (sequence, running) in &mut self.running {
             if !running.cancelled {
                 running.cancelled = true;
+                if !running.blocks {
+                    // It may be worked on again, and what comes after it in its chat must not be before it then.
+                    running.blocks = true;
+                    self.queue.block(&running.chat);
+                }
                 self.actions.push(Action::Cancel { sequence: *sequence });
             }
         }

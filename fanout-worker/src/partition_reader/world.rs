@@ -39,6 +39,15 @@ pub(super) enum Asked {
 /// When a request is given up: `API_TIMEOUT` of `partition_task.rs`.
 const ASKED_FOR: Duration = Duration::from_secs(5);
 
+/// The work on an event.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(super) struct Work {
+    chat: u64,
+    cancelled: bool,
+    /// Everybody is told, and it is not finished.
+    told: bool,
+}
+
 /// A worker as seen from outside.
 #[derive(Clone, Debug, Hash)]
 pub(super) struct Worker {
@@ -52,8 +61,8 @@ pub(super) struct Worker {
     pub(super) answers: VecDeque<Answer>,
     /// Requests that wait for an answer; one that does not come is a failure.
     pub(super) asked: Vec<(Instant, Asked)>,
-    /// What runs: sequence, chat, cancelled.
-    pub(super) running: BTreeMap<u64, (u64, bool)>,
+    /// What runs, by sequence.
+    pub(super) running: BTreeMap<u64, Work>,
     pub(super) finished: BTreeSet<u64>,
 }
 
@@ -184,7 +193,7 @@ impl World {
             } => return self.start(worker, sequence, &chat, content),
             Action::Cancel { sequence } => {
                 let running = self.workers[worker].running.get_mut(&sequence);
-                running.expect("what is cancelled runs").1 = true;
+                running.expect("what is cancelled runs").cancelled = true;
                 return;
             }
             Action::Delete { sequence } => {
@@ -219,7 +228,14 @@ impl World {
     pub(super) fn start(&mut self, worker: usize, sequence: u64, chat: &str, content: u64) {
         assert_eq!(sequence, content);
         let chat: u64 = chat.parse().expect("chats are numbers");
-        let earlier = (1..sequence).find(|other| self.chat_of[other] == chat && !self.done.contains(other));
+        let running = &self.workers[worker].running;
+        let is_told = |other: &u64| {
+            running
+                .get(other)
+                .is_some_and(|work| work.told && !work.cancelled)
+        };
+        let earlier = (1..sequence)
+            .find(|other| self.chat_of[other] == chat && !self.done.contains(other) && !is_told(other));
         assert_eq!(
             earlier, None,
             "{sequence} is started before an earlier one of its chat"
@@ -228,10 +244,17 @@ impl World {
         assert!(!again, "{sequence} is started again by who has finished it");
         let running = &mut self.workers[worker].running;
         assert!(
-            running.values().all(|(other, _)| *other != chat),
+            running
+                .values()
+                .all(|work| work.chat != chat || (work.told && !work.cancelled)),
             "{sequence} is started while another of its chat runs here"
         );
-        running.insert(sequence, (chat, false));
+        let work = Work {
+            chat,
+            cancelled: false,
+            told: false,
+        };
+        running.insert(sequence, work);
     }
 
     /// The server takes the next thing that a worker has sent.
@@ -336,13 +359,25 @@ impl World {
         true
     }
 
+    /// Of something that runs, everybody is told; a few wait for the answers.
+    pub(super) fn tell_all(&mut self, worker: usize, place: usize) -> bool {
+        let running = &mut self.workers[worker].running;
+        let Some((sequence, work)) = running.iter_mut().nth(place).filter(|(_, work)| !work.told) else {
+            return false;
+        };
+        work.told = true;
+        let sequence = *sequence;
+        self.tell(worker, Event::Told { sequence });
+        true
+    }
+
     /// Something that runs comes to its end. What is cancelled may have been stored before it noticed.
     pub(super) fn end_work(&mut self, worker: usize, place: usize, abandon: bool) -> bool {
         let running = &mut self.workers[worker].running;
-        let Some((sequence, (_, cancelled))) = running.iter().nth(place).map(|(s, r)| (*s, *r)) else {
+        let Some((sequence, work)) = running.iter().nth(place).map(|(s, r)| (*s, *r)) else {
             return false;
         };
-        if abandon && !cancelled {
+        if abandon && !work.cancelled {
             return false;
         }
         running.remove(&sequence);

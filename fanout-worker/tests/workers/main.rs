@@ -1,6 +1,7 @@
 //! Fan-out workers on real servers.
 
 mod attachments;
+mod direct;
 mod fan_out;
 mod long_weather;
 mod overflow;

@@ -11,8 +11,8 @@ use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_metadata::{Metadata, ModifyParticipants, NewChat, OutboxKey, RegisterClient};
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
-    ApiError, Beacon, Bus, CHATS, ChatUpdate, Entry, Event, HEADER_GRANTED, Inbox, LiveMessage, Message,
-    NatsUser, Notice, SESSIONS, SessionKey, Topology, chat_subject, event_headers, fanout_consumer,
+    ApiError, Beacon, Bus, CHATS, ChatUpdate, DirectNotice, Entry, Event, HEADER_GRANTED, Inbox, LiveMessage,
+    Message, NatsUser, Notice, SESSIONS, SessionKey, Topology, chat_subject, event_headers, fanout_consumer,
     inbox_stream, inbox_subject, live_subject, users_conf,
 };
 use tidings_protocol::{Attachment, ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
@@ -500,7 +500,26 @@ impl Gateway {
     pub(crate) async fn notice(&mut self) -> Notice {
         self.next(|message| match message {
             LiveMessage::Notice(notice) => Some(notice),
+            LiveMessage::Direct(_) | LiveMessage::Beacon(_) => None,
+        })
+        .await
+    }
+
+    /// Whether the next notice is direct.
+    pub(crate) async fn either(&mut self) -> bool {
+        self.next(|message| match message {
+            LiveMessage::Direct(_) => Some(true),
+            LiveMessage::Notice(_) => Some(false),
             LiveMessage::Beacon(_) => None,
+        })
+        .await
+    }
+
+    /// The next direct notice.
+    pub(crate) async fn direct(&mut self) -> DirectNotice {
+        self.next(|message| match message {
+            LiveMessage::Direct(notice) => Some(notice),
+            LiveMessage::Notice(_) | LiveMessage::Beacon(_) => None,
         })
         .await
     }

@@ -7,13 +7,15 @@ mod gateway;
 mod inbox;
 mod workers;
 
+use std::collections::BTreeSet;
+
 use super::{Action, InboxSession, Input, Stored};
 
 use self::client::Client;
 use self::gateway::Gateway;
 use self::inbox::Inbox;
 pub(super) use self::workers::Told;
-use self::workers::{Chat, Worker};
+use self::workers::{Answer, Chat, Worker};
 
 /// An entry of the inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +38,14 @@ pub(super) enum Move {
     Store { worker: usize, chat: usize },
     /// It looks up the session, tells the gateway, and acks the event.
     Notify { worker: usize, chat: usize },
+    /// It tells the gateway before it stores the entry, if that was granted.
+    TellDirectly { worker: usize, chat: usize },
+    /// It takes the next answer of the gateway.
+    Answered { worker: usize },
+    /// That answer is lost.
+    LoseAnswer { worker: usize },
+    /// It stores the first event of a chat that it holds, and tells the gateway.
+    StoreHeld { worker: usize, chat: usize },
     /// It applies what stands in SESSIONS.
     LearnSession { worker: usize },
     /// It applies what stands in INVALIDATIONS.
@@ -106,6 +116,12 @@ pub(super) struct World {
     pub(super) untold: bool,
     /// Entries say which event they hold. The session remembers them in order, which makes many more states.
     pub(super) events: bool,
+    /// Sessions grant direct delivery; events must be told apart for that.
+    pub(super) direct: bool,
+    /// The events that were shown, on whatever connection.
+    shown: BTreeSet<u64>,
+    /// Those that were too old, and need not be.
+    expired: BTreeSet<u64>,
 }
 
 impl World {
@@ -121,6 +137,9 @@ impl World {
             bytes,
             untold: false,
             events: false,
+            direct: false,
+            shown: BTreeSet::new(),
+            expired: BTreeSet::new(),
         };
         world.tell(Input::Start);
         world
@@ -132,6 +151,10 @@ impl World {
             Move::Begin { worker, chat } => self.begin(worker, chat),
             Move::Store { worker, chat } => self.store(worker, chat),
             Move::Notify { worker, chat } => self.notify(worker, chat),
+            Move::TellDirectly { worker, chat } => self.tell_directly(worker, chat),
+            Move::Answered { worker } => self.take_answer(worker),
+            Move::LoseAnswer { worker } => self.workers[worker].answers.pop_front().is_some(),
+            Move::StoreHeld { worker, chat } => self.store_held(worker, chat),
             Move::LearnSession { worker } => self.learn_session(worker),
             Move::LearnClient { worker } => self.learn_client(worker),
             Move::Beacon { worker } => self.beacon(worker),
@@ -186,19 +209,40 @@ impl World {
         self.session.handle(input, &mut actions);
         for action in actions {
             match action {
+                Action::Deliver { delivery, body } if body >= gateway::DIRECT => {
+                    let event = body - gateway::DIRECT;
+                    self.shown.insert(event);
+                    let entry = Entry {
+                        chat: Some(workers::chat_of(event)),
+                        event: Some(event),
+                        bytes: self.bytes,
+                        unreadable: false,
+                    };
+                    self.client.deliver(delivery, None, entry);
+                }
                 Action::Deliver { delivery, body } => {
                     let entry = self.inbox.any(body);
                     assert!(!entry.unreadable);
-                    self.client.deliver(delivery, body, entry);
+                    self.shown.extend(entry.event);
+                    self.client.deliver(delivery, Some(body), entry);
                 }
                 Action::Delete { sequence } => {
                     self.client.check_delete(sequence, self.inbox.any(sequence).event);
                     self.inbox.deleting.insert(sequence);
                 }
                 Action::Read(reading) => self.inbox.ask(reading),
+                Action::Confirmed { worker, event } => {
+                    self.client.unsettled.remove(&event);
+                    self.answer(gateway::worker_of(worker), Answer::Confirmed(event));
+                }
+                Action::Refused { worker, event } => {
+                    self.answer(gateway::worker_of(worker), Answer::Refused(event));
+                }
                 Action::CaughtUp => {
                     let due = self.gateway.fence_at.expect("it is caught up after the fence");
-                    self.client.catch_up(self.inbox.readable(..=due));
+                    let due = self.inbox.readable(..=due);
+                    let due = due.map(|sequence| (sequence, self.inbox.any(sequence).event));
+                    self.client.catch_up(due);
                 }
                 Action::UnknownDelivery(delivery) => {
                     assert!(self.client.takes_unknown(delivery), "{delivery} is outstanding");
@@ -212,7 +256,7 @@ impl World {
         let session = &self.session;
         for sequence in self.inbox.readable(..=session.floor) {
             assert!(
-                self.client.delivered.contains(&sequence),
+                self.client.has(sequence, self.inbox.any(sequence).event),
                 "the floor {} has passed {sequence}, which is stored and not delivered",
                 session.floor
             );
@@ -252,6 +296,11 @@ impl World {
         });
         let open = self.client.confirmed.difference(&self.client.deleted).count();
         assert_eq!(open, 0, "what was confirmed is deleted");
+        let unsettled = &self.client.unsettled;
+        assert!(
+            unsettled.is_empty(),
+            "nobody hears that {unsettled:?} are confirmed"
+        );
         true
     }
 
@@ -288,6 +337,7 @@ impl World {
             unreadable: false,
         };
         self.inbox.store(mark);
+        self.expired.extend(self.inbox.any(oldest).event);
         self.inbox.remove(oldest);
         self.untold = true;
         true
@@ -303,6 +353,7 @@ impl World {
     }
 
     fn replace(&mut self) -> bool {
+        self.refuse_all();
         self.session = InboxSession::new();
         self.inbox.reading = None;
         self.client.reconnect();
@@ -381,7 +432,7 @@ impl World {
     /// Whatever there is room for is delivered.
     fn check_delivered(&self) {
         let mut stored = self.inbox.readable(..);
-        let waits = stored.any(|sequence| !self.client.delivered.contains(&sequence));
+        let waits = stored.any(|sequence| !self.client.has(sequence, self.inbox.any(sequence).event));
         assert!(
             !waits || self.is_full(),
             "the client is to wait, and nobody says so"
@@ -397,6 +448,12 @@ impl World {
         let left: Vec<u64> = self.inbox.readable(..).collect();
         assert_eq!(left, Vec::<u64>::new(), "stored and not delivered");
         assert!(self.client.caught_up, "no word that it is caught up");
+        if self.events {
+            for event in self.finished_events() {
+                let due = self.shown.contains(&event) || self.expired.contains(&event);
+                assert!(due, "{event} is finished and was never shown");
+            }
+        }
         assert!(!self.session.is_full());
     }
 }

@@ -1,5 +1,7 @@
 //! What an inbox session is told, and what it wants done.
 
+use uuid::Uuid;
+
 /// What a session hears.
 #[derive(Debug)]
 pub(crate) enum Input<B> {
@@ -7,6 +9,11 @@ pub(crate) enum Input<B> {
     Start,
     /// A worker says that an entry was stored.
     Notice(Stored<B>),
+    /// A worker tells of an event before it is stored.
+    Direct(Direct<B>),
+    /// Something that a worker told directly may have been lost, and will be stored: what it tells directly under the
+    /// grants that it has may come before that.
+    Withdraw,
     /// The reading that was asked for has ended. `entries` are in stream order, without holes from its `from` on
     /// but for those that this version cannot read. `complete` says that nothing was stored behind `through`,
     /// as of a moment after it was read.
@@ -46,6 +53,22 @@ pub(crate) struct Stored<B> {
     pub(crate) body: B,
 }
 
+/// An event that is not stored.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
+pub(crate) struct Direct<B> {
+    /// The boot id of the worker that waits for an answer.
+    pub(crate) worker: Uuid,
+    /// The sequence in CHATS.
+    pub(crate) event: u64,
+    /// Under which grant it is told.
+    pub(crate) grant: u32,
+    /// Its size, for the window.
+    pub(crate) bytes: usize,
+    /// The rest of it.
+    pub(crate) body: B,
+}
+
 /// What a session wants done, in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Action<B> {
@@ -60,6 +83,20 @@ pub(crate) enum Action<B> {
     Delete {
         /// Its stream sequence.
         sequence: u64,
+    },
+    /// Tell a worker that an event is confirmed, and need not be stored.
+    Confirmed {
+        /// The worker's boot id.
+        worker: Uuid,
+        /// The event's sequence in CHATS.
+        event: u64,
+    },
+    /// Tell a worker that an event must be stored.
+    Refused {
+        /// The worker's boot id.
+        worker: Uuid,
+        /// The event's sequence in CHATS.
+        event: u64,
     },
     /// Read the inbox.
     Read(Reading),

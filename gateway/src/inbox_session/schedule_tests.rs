@@ -32,6 +32,8 @@ struct Schedule {
     trouble: usize,
     /// Of a hundred moves, how many go for new events.
     load: usize,
+    /// Events may be told before they are stored.
+    direct: bool,
 }
 
 impl Schedule {
@@ -43,11 +45,16 @@ impl Schedule {
             return self.trouble(worker, chat);
         }
         if dice < self.trouble + self.load {
-            return match self.random.below(3) {
+            return match self.random.below(if self.direct { 6 } else { 3 }) {
                 0 => Move::Begin { worker, chat },
                 1 => Move::Store { worker, chat },
-                _ => Move::Notify { worker, chat },
+                2 => Move::Notify { worker, chat },
+                3 => Move::StoreHeld { worker, chat },
+                _ => Move::TellDirectly { worker, chat },
             };
+        }
+        if self.direct && self.random.below(4) == 0 {
+            return Move::Answered { worker };
         }
         match self.random.below(21) {
             0..=3 => Move::Hear { worker },
@@ -76,6 +83,7 @@ impl Schedule {
 
     fn trouble(&mut self, worker: usize, chat: usize) -> Move {
         match self.random.below(64) {
+            0..=2 if self.direct => Move::LoseAnswer { worker },
             0..=11 => Move::Lose { worker },
             12..=15 => Move::Double { worker },
             16..=27 => Move::Answer {
@@ -128,10 +136,12 @@ fn run(seed: u64, log: &mut Vec<Move>) {
         chats: 1 + random.below(3),
         trouble: random.below(4) * 8,
         load: 5 + random.below(4) * 10,
+        direct: !seed.is_multiple_of(3),
         random,
     };
     let mut world = World::new(schedule.workers, schedule.chats, bytes);
     world.events = true;
+    world.direct = schedule.direct;
     if schedule.random.below(2) == 0 {
         world.settle();
     }

@@ -379,3 +379,195 @@ fn what_was_shown_needs_no_room() {
     let deleted = [Action::Delete { sequence: 257 }];
     assert_eq!(run(&mut session, Input::Notice(of_event(257, 1))), deleted);
 }
+
+/// Workers that tell directly.
+mod direct {
+    use uuid::Uuid;
+
+    use super::super::Direct;
+    use super::*;
+
+    const WORKER: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
+
+    fn told_by(worker: Uuid, event: u64, grant: u32) -> Input<u64> {
+        Input::Direct(Direct {
+            worker,
+            event,
+            grant,
+            bytes: 10,
+            body: event,
+        })
+    }
+
+    fn told(event: u64, grant: u32) -> Input<u64> {
+        told_by(WORKER, event, grant)
+    }
+
+    fn stored_later(sequence: u64, event: u64) -> Input<u64> {
+        Input::Notice(Stored {
+            event: Some(event),
+            ..stored(sequence)
+        })
+    }
+
+    fn confirmed(event: u64) -> Action<u64> {
+        Action::Confirmed {
+            worker: WORKER,
+            event,
+        }
+    }
+
+    fn refused(event: u64) -> Action<u64> {
+        Action::Refused {
+            worker: WORKER,
+            event,
+        }
+    }
+
+    fn granted() -> (InboxSession<u64>, u32) {
+        let mut session = live();
+        let grant = session.grant().expect("it is live");
+        (session, grant)
+    }
+
+    #[test]
+    fn what_is_granted_is_delivered_and_its_confirmation_goes_to_the_worker() {
+        let (mut session, grant) = granted();
+        assert_eq!(session.grant(), Some(grant));
+        let delivered = |delivery, body| [Action::Deliver { delivery, body }];
+        assert_eq!(run(&mut session, told(70, grant)), delivered(1, 70));
+        assert_eq!(run(&mut session, told(70, grant)), [], "it is outstanding");
+        assert_eq!(run(&mut session, told(71, grant)), delivered(2, 71));
+        assert_eq!(
+            session.directs().collect::<Vec<_>>(),
+            [(WORKER, 70), (WORKER, 71)]
+        );
+        assert_eq!(
+            run(&mut session, Input::ReceivedThrough(2)),
+            [confirmed(70), confirmed(71)]
+        );
+        assert_eq!(
+            run(&mut session, told(70, grant)),
+            [confirmed(70)],
+            "it is confirmed"
+        );
+        assert_eq!(session.directs().count(), 0);
+    }
+
+    #[test]
+    fn nothing_is_granted_before_the_session_is_live_nor_while_it_reads() {
+        let mut session = InboxSession::<u64>::new();
+        assert_eq!(session.grant(), None);
+        run(&mut session, Input::Start);
+        assert_eq!(session.grant(), None);
+        assert_eq!(run(&mut session, told(70, 1)), [refused(70)]);
+        let (mut session, _) = granted();
+        run(&mut session, Input::Doubt);
+        assert_eq!(session.grant(), None);
+    }
+
+    #[test]
+    fn a_grant_ends_with_a_doubt() {
+        for doubt in [Input::Doubt, Input::Withdraw] {
+            let (mut session, grant) = granted();
+            let is_read = matches!(doubt, Input::Doubt);
+            run(&mut session, doubt);
+            if is_read {
+                run(&mut session, read_of(&[], true));
+            }
+            assert_eq!(run(&mut session, told(70, grant)), [refused(70)]);
+            let again = session.grant().expect("it is live again");
+            assert_ne!(again, grant);
+            assert_eq!(run(&mut session, told(71, grant)), [refused(71)]);
+            let delivered = [Action::Deliver {
+                delivery: 1,
+                body: 72,
+            }];
+            assert_eq!(run(&mut session, told(72, again)), delivered);
+        }
+    }
+
+    #[test]
+    fn a_grant_ends_with_what_does_not_fit() {
+        let (mut session, grant) = granted();
+        for event in 0..256 {
+            assert_eq!(run(&mut session, told(event, grant)).len(), 1);
+        }
+        assert_eq!(run(&mut session, told(256, grant)), [refused(256)]);
+        run(&mut session, Input::ReceivedThrough(256));
+        assert_eq!(
+            run(&mut session, told(257, grant)),
+            [refused(257)],
+            "256 comes before it"
+        );
+    }
+
+    #[test]
+    fn what_is_stored_before_it_is_confirmed_is_deleted_when_it_is() {
+        let (mut session, grant) = granted();
+        run(&mut session, told(70, grant));
+        assert_eq!(run(&mut session, stored_later(5, 70)), []);
+        assert_eq!(session.directs().count(), 0);
+        assert_eq!(run(&mut session, stored_later(5, 70)), []);
+        assert_eq!(
+            run(&mut session, told_by(OTHER, 70, grant)),
+            [Action::Confirmed {
+                worker: OTHER,
+                event: 70
+            }]
+        );
+        assert_eq!(
+            run(&mut session, Input::Received(1)),
+            [Action::Delete { sequence: 5 }]
+        );
+    }
+
+    #[test]
+    fn what_is_stored_after_it_was_confirmed_is_deleted_at_once() {
+        let (mut session, grant) = granted();
+        run(&mut session, told(70, grant));
+        run(&mut session, Input::Received(1));
+        assert_eq!(
+            run(&mut session, stored_later(5, 70)),
+            [Action::Delete { sequence: 5 }]
+        );
+    }
+
+    #[test]
+    fn what_a_reading_finds_of_what_was_told_is_not_delivered_again() {
+        let (mut session, grant) = granted();
+        for event in 0..200 {
+            run(&mut session, told(event, grant));
+        }
+        run(&mut session, Input::Doubt);
+        let entry = Stored {
+            event: Some(0),
+            ..stored(5)
+        };
+        let read = Input::Read {
+            entries: vec![entry],
+            through: 5,
+            complete: true,
+        };
+        assert_eq!(run(&mut session, read), []);
+        assert_eq!(
+            run(&mut session, Input::Received(1)),
+            [Action::Delete { sequence: 5 }]
+        );
+    }
+
+    #[test]
+    fn whoever_told_last_waits_for_the_confirmation() {
+        let (mut session, grant) = granted();
+        run(&mut session, told(70, grant));
+        assert_eq!(run(&mut session, told_by(OTHER, 70, grant)), []);
+        assert_eq!(
+            run(&mut session, Input::Received(1)),
+            [Action::Confirmed {
+                worker: OTHER,
+                event: 70
+            }]
+        );
+    }
+}

@@ -6,11 +6,12 @@
 
 use std::collections::VecDeque;
 
-/// How many are remembered; 1 KiB a connection at most. Between the two tries of an event pass some seconds, in which a
-/// client gets a few others. Beyond, its reader knows it (PROTOCOL §4).
-const SHOWN_MAX: usize = 128;
+/// How many are remembered. What was told directly may be stored while its confirmation is on its way to the worker: a
+/// second and a bit, in which a client gets a thousand others at most; twice that is 16 KiB, of a client that gets so
+/// many. Beyond, its reader knows it (PROTOCOL §4).
+const SHOWN_MAX: usize = 2_048;
 
-/// See the module.
+/// See the module. In order, the lowest forgotten first: events come nearly in the order of CHATS.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone, PartialEq, Eq, Hash))]
 pub(super) struct Shown(VecDeque<u64>);
@@ -21,14 +22,16 @@ impl Shown {
     }
 
     pub(super) fn contains(&self, event: u64) -> bool {
-        self.0.contains(&event)
+        self.0.binary_search(&event).is_ok()
     }
 
     pub(super) fn insert(&mut self, event: u64) {
-        if self.0.len() == SHOWN_MAX {
-            self.0.pop_front();
+        if let Err(place) = self.0.binary_search(&event) {
+            self.0.insert(place, event);
+            if self.0.len() > SHOWN_MAX {
+                self.0.pop_front();
+            }
         }
-        self.0.push_back(event);
     }
 }
 
@@ -46,5 +49,11 @@ mod tests {
         }
         assert!(!shown.contains(0));
         assert!(shown.contains(1));
+        let late = SHOWN_MAX as u64 + 10;
+        for event in [late, late - 5, late] {
+            shown.insert(event);
+        }
+        assert!(shown.contains(late) && shown.contains(late - 5) && !shown.contains(late - 1));
+        assert_eq!(shown.0.len(), SHOWN_MAX);
     }
 }

@@ -15,11 +15,12 @@ use uuid::Uuid;
 
 use super::set::hex;
 use crate::{
-    Beacon, ChatUpdate, CloseReason, CloseRequest, Entry, Event, HEADER_GRANTED, HEADER_KIND, HEADER_TRACE,
-    Inbox, Instance, Invalidation, LOST_KIND, Lane, LiveMessage, Lost, Message, Notice, Partition,
-    PartitionTrials, Recipient, SessionKey, Shard, Topology, WireError, barrier_subject, chat_subject,
-    close_subject, dead_letter_subject, event_headers, fanout_consumer, inbox_stream, inbox_subject,
-    invalidation_subject, live_subject, lost_subject, partition_subjects,
+    Beacon, ChatUpdate, CloseReason, CloseRequest, DirectAnswer, DirectAnswers, DirectNotice,
+    DirectRecipient, Entry, Event, HEADER_GRANTED, HEADER_KIND, HEADER_TRACE, Inbox, Instance, Invalidation,
+    LOST_KIND, Lane, LiveMessage, Lost, Message, Notice, Partition, PartitionTrials, Recipient, SessionKey,
+    Shard, Topology, WireError, barrier_subject, chat_subject, close_subject, dead_letter_subject,
+    direct_subject, event_headers, fanout_consumer, inbox_stream, inbox_subject, invalidation_subject,
+    live_subject, lost_subject, partition_subjects,
 };
 
 /// 2026-11-25T03:33:49.123Z.
@@ -40,6 +41,7 @@ pub(super) enum Sample {
     Invalidation(Invalidation),
     Close(CloseRequest),
     Live(LiveMessage),
+    Direct(DirectAnswers),
     Session(SessionKey),
     Trials(PartitionTrials),
     Instance(Instance),
@@ -78,6 +80,8 @@ impl Sample {
             Self::Live(LiveMessage::Notice(Notice { lane: None, .. })) => "live Unplaced".to_owned(),
             Self::Live(LiveMessage::Notice(_)) => "live Placed".to_owned(),
             Self::Live(LiveMessage::Beacon(_)) => "live Beacon".to_owned(),
+            Self::Live(LiveMessage::Direct(_)) => "live Direct".to_owned(),
+            Self::Direct(answers) => format!("direct {}", variant(&json_of(&answers.0[0]))),
             Self::Session(_) => "value of SESSIONS".to_owned(),
             Self::Trials(_) => "value of TRIALS".to_owned(),
             Self::Instance(_) => "value of INSTANCES".to_owned(),
@@ -92,6 +96,7 @@ impl Sample {
             Self::Invalidation(invalidation) => invalidation.encode(),
             Self::Close(request) => request.encode(),
             Self::Live(message) => message.encode(),
+            Self::Direct(answers) => answers.encode(),
             Self::Session(key) => key.encode(),
             Self::Trials(trials) => trials.encode(),
             Self::Instance(instance) => instance.encode(),
@@ -114,6 +119,7 @@ impl Sample {
                 Some("invalidation") => Invalidation::decode(payload).map(Self::Invalidation),
                 Some("close") => CloseRequest::decode(payload).map(Self::Close),
                 Some("live") => LiveMessage::decode(payload).map(Self::Live),
+                Some("direct") => DirectAnswers::decode(payload).map(Self::Direct),
                 _ => Err(WireError::Malformed(format!("nothing is of the kind {kind}"))),
             },
         }
@@ -133,6 +139,12 @@ impl Sample {
                 value["entry"] = json!(hex(&notice.entry));
                 value
             }
+            Self::Live(LiveMessage::Direct(notice)) => {
+                let mut value = json_of(notice);
+                value["entry"] = json!(hex(&notice.entry));
+                value
+            }
+            Self::Direct(answers) => json_of(answers),
             Self::Session(key) => json_of(key),
             Self::Trials(trials) => json_of(trials),
             Self::Instance(instance) => json_of(instance),
@@ -171,6 +183,7 @@ impl Sample {
             Self::Invalidation(invalidation) => (invalidation_subject(invalidation), HeaderMap::new()),
             Self::Close(_) => (close_subject(GATEWAY), HeaderMap::new()),
             Self::Live(_) => (live_subject(GATEWAY), HeaderMap::new()),
+            Self::Direct(_) => (direct_subject(&uuid(0xf0).to_string()), HeaderMap::new()),
             Self::Session(_) => (
                 format!("$KV.{}.{}", crate::SESSIONS, uuid(0xd1)),
                 HeaderMap::new(),
@@ -307,6 +320,27 @@ fn notice(lane: Option<Lane>, stored_before: bool) -> Sample {
     }))
 }
 
+fn direct() -> Sample {
+    Sample::Live(LiveMessage::Direct(DirectNotice {
+        worker: uuid(0x11),
+        number: 300,
+        lane: Lane {
+            partition: Partition(31),
+            generation: 300,
+        },
+        entry: Bytes::from_static(b"entry"),
+        recipients: vec![DirectRecipient {
+            client_id: ClientId(uuid(0xd1)),
+            connection: 5_000,
+            grant: 300,
+        }],
+    }))
+}
+
+fn answer(answer: DirectAnswer) -> Sample {
+    Sample::Direct(DirectAnswers(vec![answer]))
+}
+
 /// A name, the thing, and the bytes of what is only read.
 pub(super) fn samples() -> Vec<(&'static str, Sample, Option<&'static str>)> {
     let entry = |event| Sample::Entry(Entry { seq: 70_000, event });
@@ -356,6 +390,29 @@ pub(super) fn samples() -> Vec<(&'static str, Sample, Option<&'static str>)> {
         ("stored before", notice(lane, true)),
         ("just stored", notice(lane, false)),
         ("a beacon", Sample::Live(LiveMessage::Beacon(beacon))),
+        ("before it is stored", direct()),
+        (
+            "a connection",
+            answer(DirectAnswer::Granted {
+                client_id: ClientId(uuid(0xd1)),
+                connection: u64::MAX,
+                grant: 300,
+            }),
+        ),
+        (
+            "an event",
+            answer(DirectAnswer::Confirmed {
+                event: 70_000,
+                client_id: ClientId(uuid(0xd1)),
+            }),
+        ),
+        (
+            "an event",
+            answer(DirectAnswer::Refused {
+                event: 70_000,
+                client_id: ClientId(uuid(0xd1)),
+            }),
+        ),
         (
             "a connection",
             Sample::Session(SessionKey {

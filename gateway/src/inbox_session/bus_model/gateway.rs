@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::inbox_session::Input;
+use crate::inbox_session::{Direct, Input};
 
+use super::workers::Answer;
 use super::{Told, World, stored};
 
 /// The real one has room for 256.
@@ -12,7 +13,8 @@ const MAILBOX_MAX: usize = 6;
 /// What waits for the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Mail {
-    Notice(u64),
+    Notice { worker: usize, sequence: u64 },
+    Direct { worker: usize, event: u64, grant: u32 },
     FencePassed,
     Checked(u64),
 }
@@ -59,6 +61,8 @@ pub(in crate::inbox_session) struct Gateway {
     read_stamp: u64,
     /// After a doubt about all sessions, until the session is checked: a notice is a reason to read.
     suspected: bool,
+    granted: bool,
+    withdraw: bool,
 }
 
 impl Gateway {
@@ -73,19 +77,32 @@ impl Gateway {
             doubt: false,
             read_stamp: 0,
             suspected: false,
+            granted: false,
+            withdraw: false,
         }
+    }
+
+    fn withdraw(&mut self) {
+        self.withdraw |= std::mem::take(&mut self.granted);
     }
 
     /// The session must read: notices that wait are found by that.
     pub(super) fn doubt(&mut self) {
         self.doubt = true;
         self.suspected = false;
-        self.mail.retain(|mail| !matches!(mail, Mail::Notice(_)));
+        self.mail.retain(|mail| !matches!(mail, Mail::Notice { .. }));
+    }
+
+    fn notices(&self) -> usize {
+        let notices = self.mail.iter();
+        notices
+            .filter(|mail| matches!(mail, Mail::Notice { .. } | Mail::Direct { .. }))
+            .count()
     }
 
     /// Something may have been lost of some session, perhaps of this one.
     pub(super) fn suspect(&mut self) {
-        if self.mail.iter().any(|mail| matches!(mail, Mail::Notice(_))) {
+        if self.notices() > 0 {
             self.doubt();
         } else {
             self.suspected |= !self.doubt;
@@ -97,7 +114,7 @@ impl Gateway {
     }
 
     pub(super) fn is_calm(&self) -> bool {
-        self.mail.is_empty() && !self.doubt && !self.suspected
+        self.mail.is_empty() && !self.doubt && !self.suspected && !self.withdraw
     }
 
     pub(super) fn replace(&mut self) {
@@ -105,6 +122,7 @@ impl Gateway {
         self.fence_at = None;
         self.mail.clear();
         (self.doubt, self.suspected) = (false, false);
+        (self.granted, self.withdraw) = (false, false);
         self.read_stamp = 0;
     }
 
@@ -128,16 +146,27 @@ impl Gateway {
         lane.1
     }
 
-    fn deliver(&mut self, sequence: u64, stamp: u64, stored_before: bool) {
+    fn deliver(&mut self, worker: usize, sequence: u64, stamp: u64, stored_before: bool) {
         let in_order = stamp <= self.read_stamp && !self.suspected;
-        let notices = self.mail.iter().filter(|mail| matches!(mail, Mail::Notice(_)));
-        if !self.doubt && in_order && !stored_before && notices.count() < MAILBOX_MAX {
-            self.tell(Mail::Notice(sequence));
+        if !self.doubt && in_order && !stored_before && self.notices() < MAILBOX_MAX {
+            self.tell(Mail::Notice { worker, sequence });
             return;
         }
         // The reading that follows is after every lane that has begun.
         self.read_stamp = self.stamp;
         self.doubt();
+    }
+
+    /// Whether it is taken.
+    fn deliver_directly(&mut self, worker: usize, event: u64, stamp: u64, grant: u32) -> bool {
+        let in_order = stamp <= self.read_stamp && !self.suspected;
+        let taken = !self.doubt && in_order && self.notices() < MAILBOX_MAX;
+        if taken {
+            self.tell(Mail::Direct { worker, event, grant });
+        } else {
+            self.withdraw();
+        }
+        taken
     }
 }
 
@@ -159,7 +188,22 @@ impl World {
                 gateway.count(worker, number, false);
                 let stamp = gateway.stamp(worker, chat, tenure);
                 if connection == gateway.connection {
-                    gateway.deliver(sequence, stamp, stored_before);
+                    gateway.deliver(worker, sequence, stamp, stored_before);
+                }
+            }
+            Told::Direct {
+                number,
+                chat,
+                tenure,
+                event,
+                connection,
+                grant,
+            } => {
+                gateway.count(worker, number, false);
+                let stamp = gateway.stamp(worker, chat, tenure);
+                if connection != gateway.connection || !gateway.deliver_directly(worker, event, stamp, grant)
+                {
+                    self.answer(worker, Answer::Refused(event));
                 }
             }
             Told::Beacon {
@@ -191,6 +235,9 @@ impl World {
     pub(super) fn clear(&mut self) -> bool {
         let last = self.inbox.last_stored(0);
         let suspected = std::mem::take(&mut self.gateway.suspected);
+        if suspected {
+            self.gateway.withdraw();
+        }
         if let Some(last) = last.filter(|_| suspected) {
             self.gateway.tell(Mail::Checked(last));
         }
@@ -216,15 +263,74 @@ impl World {
             self.tell(Input::Doubt);
             return true;
         }
+        if std::mem::take(&mut self.gateway.withdraw) {
+            self.tell(Input::Withdraw);
+            return true;
+        }
         let Some(mail) = self.gateway.mail.pop_front() else {
             return false;
         };
         let input = match mail {
-            Mail::Notice(sequence) => Input::Notice(stored(sequence, self.inbox.any(sequence))),
+            Mail::Notice { worker, sequence } => {
+                self.tell(Input::Notice(stored(sequence, self.inbox.any(sequence))));
+                self.grant(worker);
+                return true;
+            }
+            Mail::Direct { worker, event, grant } => Input::Direct(Direct {
+                worker: boot_id(worker),
+                event,
+                grant,
+                bytes: self.bytes,
+                body: DIRECT + event,
+            }),
             Mail::FencePassed => Input::FencePassed,
             Mail::Checked(last) => Input::Checked(last),
         };
         self.tell(input);
         true
     }
+
+    /// What a worker has told of was stored before: from now on it need not be.
+    fn grant(&mut self, worker: usize) {
+        if !self.direct {
+            return;
+        }
+        if let Some(grant) = self.session.grant() {
+            self.gateway.granted = true;
+            let connection = self.gateway.connection;
+            self.answer(worker, Answer::Granted { connection, grant });
+        }
+    }
+
+    /// One that is dead is answered in vain.
+    pub(super) fn answer(&mut self, worker: usize, answer: Answer) {
+        if self.workers[worker].is_alive() {
+            self.workers[worker].answers.push_back(answer);
+        }
+    }
+
+    /// The session ends: what was told directly and is not confirmed must be stored.
+    pub(super) fn refuse_all(&mut self) {
+        let open: Vec<(uuid::Uuid, u64)> = self.session.directs().collect();
+        for (worker, event) in open {
+            self.answer(worker_of(worker), Answer::Refused(event));
+        }
+        let mail: Vec<Mail> = self.gateway.mail.iter().copied().collect();
+        for mail in mail {
+            if let Mail::Direct { worker, event, .. } = mail {
+                self.answer(worker, Answer::Refused(event));
+            }
+        }
+    }
+}
+
+/// What is delivered directly has its event's number beyond this, where others have their sequences.
+pub(super) const DIRECT: u64 = 1 << 40;
+
+pub(super) fn boot_id(worker: usize) -> uuid::Uuid {
+    uuid::Uuid::from_u128(worker as u128)
+}
+
+pub(super) fn worker_of(boot_id: uuid::Uuid) -> usize {
+    boot_id.as_u128() as usize
 }

@@ -1,6 +1,6 @@
 //! The fan-out workers: each works on the chats it holds, with its own view of who is there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Entry, Move, World};
 
@@ -15,11 +15,36 @@ pub(in crate::inbox_session) enum Told {
         stored_before: bool,
         connection: u64,
     },
+    Direct {
+        number: u64,
+        chat: usize,
+        tenure: u64,
+        event: u64,
+        connection: u64,
+        grant: u32,
+    },
     Beacon {
         number: u64,
         session: u64,
         client: bool,
     },
+}
+
+/// What the gateway answers a worker about direct deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Answer {
+    Granted { connection: u64, grant: u32 },
+    Confirmed(u64),
+    Refused(u64),
+}
+
+/// An event that was told directly, and is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Held {
+    work: Work,
+    connection: u64,
+    grant: u32,
+    refused: bool,
 }
 
 /// An event that a worker works on.
@@ -47,6 +72,11 @@ pub(in crate::inbox_session) struct Worker {
     pub(super) number: u64,
     pub(in crate::inbox_session) lane: VecDeque<Told>,
     works: Vec<Work>,
+    /// In the order in which it was told.
+    held: Vec<Held>,
+    grant: Option<(u64, u32)>,
+    /// What is on its way to it.
+    pub(super) answers: VecDeque<Answer>,
 }
 
 impl Default for Worker {
@@ -59,7 +89,16 @@ impl Default for Worker {
             number: 0,
             lane: VecDeque::new(),
             works: Vec::new(),
+            held: Vec::new(),
+            grant: None,
+            answers: VecDeque::new(),
         }
+    }
+}
+
+impl Worker {
+    pub(super) const fn is_alive(&self) -> bool {
+        self.alive
     }
 }
 
@@ -70,7 +109,8 @@ pub(in crate::inbox_session) struct Chat {
     /// Counts the readers that have held it, one after the other.
     tenure: u64,
     accepted: u64,
-    acked: u64,
+    /// The events that are finished.
+    finished: BTreeSet<u64>,
     /// Where an event was stored, by the id that JetStream remembers.
     stored: BTreeMap<(u64, bool), u64>,
 }
@@ -81,9 +121,13 @@ impl Chat {
             holder,
             tenure: 0,
             accepted: 0,
-            acked: 0,
+            finished: BTreeSet::new(),
             stored: BTreeMap::new(),
         }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finished.len() as u64 == self.accepted
     }
 }
 
@@ -94,11 +138,22 @@ impl World {
         if !state.alive || !state.registered || of.holder != worker || busy {
             return false;
         }
-        of.accepted = of.accepted.max(of.acked + 1);
+        // What it holds from before it lost the chat it has given up; it works on that again.
+        let tenure = of.tenure;
+        state
+            .held
+            .retain(|held| held.work.chat != chat || held.work.tenure == tenure);
+        let is_held = |event| {
+            let mut held = state.held.iter();
+            held.any(|held| held.work.chat == chat && held.work.event == event)
+        };
+        let next = (0..of.accepted).find(|event| !of.finished.contains(event) && !is_held(*event));
+        let event = next.unwrap_or(of.accepted);
+        of.accepted = of.accepted.max(event + 1);
         state.works.push(Work {
             chat,
-            tenure: of.tenure,
-            event: of.acked,
+            tenure,
+            event,
             first: !state.client,
             stored: None,
             stored_before: false,
@@ -106,27 +161,131 @@ impl World {
         true
     }
 
-    pub(super) fn store(&mut self, worker: usize, chat: usize) -> bool {
+    /// A worker tells what it works on before it stores it, where it may.
+    pub(super) fn tell_directly(&mut self, worker: usize, chat: usize) -> bool {
         let state = &mut self.workers[worker];
-        let Some(work) = state
+        let place = state
             .works
-            .iter_mut()
-            .find(|work| work.chat == chat && work.stored.is_none())
-        else {
+            .iter()
+            .position(|work| work.chat == chat && work.stored.is_none() && !work.first);
+        let (Some(place), Some((connection, grant))) = (place, state.grant) else {
             return false;
         };
-        let of = &mut self.chats[chat];
-        work.stored_before = of.stored.contains_key(&(work.event, work.first));
+        let follows = |held: &Held| {
+            held.work.chat != chat || (!held.refused && (held.connection, held.grant) == (connection, grant))
+        };
+        if connection != state.session || !state.held.iter().all(follows) {
+            return false;
+        }
+        let work = state.works.remove(place);
+        state.number += 1;
+        state.lane.push_back(Told::Direct {
+            number: state.number,
+            chat,
+            tenure: work.tenure,
+            event: event_number(chat, work.event),
+            connection,
+            grant,
+        });
+        state.held.push(Held {
+            work,
+            connection,
+            grant,
+            refused: false,
+        });
+        true
+    }
+
+    /// The worker takes the next answer.
+    pub(super) fn take_answer(&mut self, worker: usize) -> bool {
+        let state = &mut self.workers[worker];
+        let Some(answer) = state.answers.pop_front() else {
+            return false;
+        };
+        let of = |held: &Held, event| event_number(held.work.chat, held.work.event) == event;
+        match answer {
+            Answer::Granted { connection, grant } => {
+                if connection == state.session {
+                    state.grant = Some((connection, grant));
+                }
+            }
+            Answer::Confirmed(event) => {
+                if let Some(place) = state.held.iter().position(|held| of(held, event)) {
+                    let held = state.held.remove(place);
+                    let known = self.client.has_confirmed(event) || self.is_stored(event);
+                    assert!(known, "{event} is neither confirmed nor stored, and is finished");
+                    self.chats[held.work.chat].finished.insert(held.work.event);
+                }
+            }
+            Answer::Refused(event) => {
+                state.grant = None;
+                if let Some(held) = state.held.iter_mut().find(|held| of(held, event)) {
+                    held.refused = true;
+                }
+            }
+        }
+        true
+    }
+
+    /// The first of a chat's events that a worker holds has waited too long, or is refused: it is worked on as others
+    /// are.
+    pub(super) fn store_held(&mut self, worker: usize, chat: usize) -> bool {
+        let state = &mut self.workers[worker];
+        let Some(place) = state.held.iter().position(|held| held.work.chat == chat) else {
+            return false;
+        };
+        if !state.alive {
+            return false;
+        }
+        let held = state.held[place];
+        let sequence = self.put(worker, held.work);
+        let state = &mut self.workers[worker];
+        state.held.remove(place);
+        let (sequence, stored_before) = sequence;
+        let work = Work {
+            stored: Some(sequence),
+            stored_before,
+            ..held.work
+        };
+        self.tell_stored(worker, work);
+        true
+    }
+
+    /// Stores the entry of an event, unless JetStream remembers it; says where, and whether it did.
+    fn put(&mut self, worker: usize, work: Work) -> (u64, bool) {
+        let of = &mut self.chats[work.chat];
+        let known = of.stored.contains_key(&(work.event, work.first));
         let sequence = *of.stored.entry((work.event, work.first)).or_insert_with(|| {
             // Nobody waits for whoever is taken for dead, nor will hear of what it still stores.
-            self.untold |= !state.registered;
+            self.untold |= !self.workers[worker].registered;
             self.inbox.store(Entry {
-                chat: Some(chat),
-                event: self.events.then(|| event_number(chat, work.event)),
+                chat: Some(work.chat),
+                event: self.events.then(|| event_number(work.chat, work.event)),
                 bytes: self.bytes,
                 unreadable: false,
             })
         });
+        (sequence, known)
+    }
+
+    /// Whether an event lies in the inbox, to be read.
+    fn is_stored(&self, event: u64) -> bool {
+        self.inbox.stored.values().any(|entry| entry.event == Some(event))
+    }
+
+    pub(super) fn store(&mut self, worker: usize, chat: usize) -> bool {
+        let state = &self.workers[worker];
+        let place = state
+            .works
+            .iter()
+            .position(|work| work.chat == chat && work.stored.is_none());
+        // What is held of the chat is stored before.
+        let (Some(place), false) = (place, state.held.iter().any(|held| held.work.chat == chat)) else {
+            return false;
+        };
+        let (sequence, known) = self.put(worker, state.works[place]);
+        let work = &mut self.workers[worker].works[place];
+        work.stored_before = known;
         work.stored = Some(sequence);
         true
     }
@@ -141,27 +300,39 @@ impl World {
             return false;
         };
         let work = state.works.remove(place);
-        let sequence = work.stored.expect("it was just looked at");
+        self.tell_stored(worker, work);
+        true
+    }
+
+    fn tell_stored(&mut self, worker: usize, work: Work) {
+        let state = &mut self.workers[worker];
+        let sequence = work.stored.expect("it was stored before");
         if !work.first && state.session > 0 {
             state.number += 1;
             state.lane.push_back(Told::Notice {
                 number: state.number,
-                chat,
+                chat: work.chat,
                 tenure: work.tenure,
                 sequence,
                 stored_before: work.stored_before,
                 connection: state.session,
             });
         }
-        let of = &mut self.chats[chat];
-        of.acked = of.acked.max(work.event + 1);
-        true
+        self.chats[work.chat].finished.insert(work.event);
     }
 
     pub(super) fn learn_session(&mut self, worker: usize) -> bool {
         let state = &mut self.workers[worker];
-        state.alive
-            && std::mem::replace(&mut state.session, self.gateway.connection) < self.gateway.connection
+        let connection = self.gateway.connection;
+        let learns = state.alive && std::mem::replace(&mut state.session, connection) < connection;
+        if learns {
+            state.grant = None;
+            state
+                .held
+                .iter_mut()
+                .for_each(|held| held.refused |= held.connection != connection);
+        }
+        learns
     }
 
     pub(super) fn learn_client(&mut self, worker: usize) -> bool {
@@ -175,9 +346,11 @@ impl World {
         if !state.alive || !state.registered {
             return false;
         }
+        let moving = state.held.iter().any(|held| held.connection != state.session);
         let beacon = Told::Beacon {
             number: state.number,
-            session: state.session,
+            // Not before what was told elsewhere is stored.
+            session: state.session - u64::from(moving),
             client: state.client && state.works.iter().all(|work| !work.first),
         };
         let news = state.lane.back() != Some(&beacon) && !self.gateway.heard[worker].knows(beacon);
@@ -203,6 +376,8 @@ impl World {
             return false;
         }
         state.works.clear();
+        state.held.clear();
+        state.answers.clear();
         state.alive = false;
         self.expel(worker);
         true
@@ -232,13 +407,21 @@ impl World {
 
     /// Whether to begin with this chat is to accept another event.
     pub(in crate::inbox_session) fn is_idle(&self, chat: usize) -> bool {
-        self.chats[chat].acked == self.chats[chat].accepted
+        self.chats[chat].is_finished()
+    }
+
+    /// The numbers of the events that are finished.
+    pub(super) fn finished_events(&self) -> impl Iterator<Item = u64> {
+        let chats = self.chats.iter().enumerate();
+        chats.flat_map(|(chat, of)| of.finished.iter().map(move |event| event_number(chat, *event)))
     }
 
     /// The workers end what they began, and the gateway hears it.
     pub(super) fn settle_workers(&mut self) {
         for worker in 0..self.workers.len() {
             for chat in 0..self.chats.len() {
+                while self.apply(Move::Answered { worker }) {}
+                while self.apply(Move::StoreHeld { worker, chat }) {}
                 while self.apply(Move::Store { worker, chat }) || self.apply(Move::Notify { worker, chat }) {}
             }
             self.apply(Move::LearnSession { worker });
@@ -251,7 +434,7 @@ impl World {
         }
         for chat in 0..self.chats.len() {
             let of = &self.chats[chat];
-            let (holder, open) = (of.holder, of.acked < of.accepted);
+            let (holder, open) = (of.holder, !of.is_finished());
             if !self.workers[holder].registered {
                 let alive = self.workers.iter().position(|worker| worker.registered);
                 if let Some(to) = alive {
@@ -268,12 +451,14 @@ impl World {
         let chats = self.chats.iter().all(|chat| {
             let held =
                 self.workers[chat.holder].registered || self.workers.iter().all(|worker| !worker.registered);
-            held && (chat.acked == chat.accepted || !self.workers[chat.holder].registered)
+            held && (chat.is_finished() || !self.workers[chat.holder].registered)
         });
         let mut workers = self.workers.iter().zip(&self.gateway.heard);
         chats
             && workers.all(|(worker, heard)| {
                 worker.works.is_empty()
+                    && worker.held.is_empty()
+                    && worker.answers.is_empty()
                     && worker.lane.is_empty()
                     && if worker.registered {
                         heard.number == worker.number && !heard.silent
@@ -284,7 +469,15 @@ impl World {
     }
 }
 
-/// Unlike that of any other event.
-fn event_number(chat: usize, event: u64) -> u64 {
-    chat as u64 * 1_000_000 + event
+/// How many events a chat has at most.
+const EVENTS: u64 = 1_000_000;
+
+/// Unlike that of any other event, and greater than those of its chat before it.
+const fn event_number(chat: usize, event: u64) -> u64 {
+    chat as u64 * EVENTS + event
+}
+
+/// The chat of an event.
+pub(super) const fn chat_of(event: u64) -> usize {
+    (event / EVENTS) as usize
 }

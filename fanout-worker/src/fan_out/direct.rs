@@ -1,0 +1,247 @@
+//! Direct delivery: whoever is connected and takes events directly is told before anything is stored, and what is
+//! stored later is only what was not confirmed soon (adr/0021).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tidings_nats::{Event, Inbox, Shard};
+use tidings_protocol::{ChatId, ClientId, UserId};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::attempt::{Progress, Stored, Target, in_time};
+use super::giving_up::forget_chat;
+use super::{FanOut, Incoming, Outcome};
+use crate::holds::{Due, Hold, Taker};
+use crate::participants::ParticipantsCache;
+use crate::tries::{Failure, Tries};
+
+/// How long a client may take to confirm before the event is stored for it. Clients confirm at least every 200 ms
+/// (PROTOCOL §4); the rest is the way there and back.
+const HOLD_MAX: Duration = Duration::from_secs(1);
+
+impl FanOut {
+    /// Tells those who take it directly, and says for whom it must be stored.
+    pub(super) async fn tell_directly(
+        &self,
+        incoming: &Incoming,
+        event: &Event,
+        entry: &Bytes,
+        mut targets: Vec<Target>,
+        progress: &mut Progress,
+    ) -> Result<Vec<Target>, Failure> {
+        let known = clients_of(event, &targets);
+        if !self.live.holds.admit(event.chat_id(), &known).await {
+            return Err(Failure::Weather(
+                "a client is new, and an earlier event is still in CHATS".to_owned(),
+            ));
+        }
+        // Once: who is told later is told after it is stored.
+        if progress.held.is_none() || !progress.told.is_empty() {
+            return Ok(targets);
+        }
+        let hold = Arc::new(Hold {
+            sequence: incoming.sequence,
+            chat_id: event.chat_id(),
+            lane: incoming.lane,
+            entry: entry.clone(),
+            event: event.clone(),
+            trace: progress.trace,
+            changed: Notify::new(),
+        });
+        let clients = targets.iter().filter_map(|(user_id, inbox)| match inbox {
+            Inbox::Client(client_id) => Some((*client_id, user_id.clone())),
+            Inbox::First => None,
+        });
+        let told = self
+            .live
+            .tell_directly(&hold, clients, &known, || self.standing.is_good())
+            .await
+            .ok_or_else(|| Failure::Weather("the worker's own key is not renewed".to_owned()))?;
+        if told.is_empty() {
+            progress.held = None;
+        } else {
+            progress.told = told;
+            if let Some(held) = progress.held.take() {
+                // Whoever waits for it is polled beside this.
+                let _ = held.send(hold);
+            }
+            targets.retain(|target| !progress.is_told(target));
+        }
+        Ok(targets)
+    }
+
+    /// Stores what is held of a chat, before this event, for those that this event is to be stored for.
+    pub(super) async fn make_way(
+        &self,
+        chat_id: ChatId,
+        sequence: u64,
+        targets: &[Target],
+    ) -> Result<(), Failure> {
+        let clients = targets.iter().filter_map(|(user_id, inbox)| match inbox {
+            Inbox::Client(client_id) => Some((*client_id, user_id.clone())),
+            Inbox::First => None,
+        });
+        self.store_held(chat_id, sequence.saturating_sub(1), clients)
+            .await
+    }
+
+    /// Holds an event until all who were told of it have confirmed it, or it is stored for them.
+    pub(super) async fn wait_for_answers(
+        &self,
+        incoming: &Incoming,
+        participants: &ParticipantsCache,
+        hold: &Hold,
+        cancelled: &CancellationToken,
+    ) -> Outcome {
+        let mut tries = Tries::default();
+        let deadline = Instant::now() + HOLD_MAX;
+        loop {
+            if cancelled.is_cancelled() {
+                return Outcome::Abandoned;
+            }
+            match self.live.holds.due(hold.sequence) {
+                Due::Nothing => return Outcome::Finished,
+                Due::Wait => {
+                    let answered = tokio::time::timeout_at(deadline, hold.changed.notified());
+                    if let Some(Err(_)) = cancelled.run_until_cancelled(answered).await {
+                        metrics::counter!("tidings_fanout_direct_late_total").increment(1);
+                        self.live.holds.refuse_all(hold.sequence);
+                    }
+                }
+                Due::Store(clients) => {
+                    let failure = match self
+                        .store_held(hold.chat_id, hold.sequence, clients.into_iter())
+                        .await
+                    {
+                        Ok(()) => continue,
+                        Err(Failure::Poison(reason)) => {
+                            match self.bury(incoming, &reason, tries.count()).await {
+                                Ok(()) => {
+                                    forget_chat(participants, incoming);
+                                    return Outcome::Finished;
+                                }
+                                Err(error) => error,
+                            }
+                        }
+                        Err(Failure::Weather(reason) | Failure::Newer(reason)) => reason,
+                    };
+                    tries.count_one();
+                    metrics::counter!("tidings_fanout_retries_total").increment(1);
+                    if tries.is_news() {
+                        let tries = tries.count();
+                        tracing::warn!(
+                            stream.sequence = hold.sequence,
+                            tries,
+                            reason = failure,
+                            "an event waits"
+                        );
+                    }
+                    cancelled
+                        .run_until_cancelled(tokio::time::sleep(tries.delay()))
+                        .await;
+                }
+            }
+        }
+    }
+
+    /// Stores what is held of a chat for these clients, up to an event, in the order of the chat.
+    async fn store_held(
+        &self,
+        chat_id: ChatId,
+        through: u64,
+        clients: impl Iterator<Item = (ClientId, UserId)>,
+    ) -> Result<(), Failure> {
+        let mut shards: HashMap<Shard, HashSet<ClientId>> = HashMap::new();
+        for (client_id, user_id) in clients {
+            shards
+                .entry(self.topology.shard(&user_id))
+                .or_default()
+                .insert(client_id);
+        }
+        let shards = shards.into_iter().filter_map(|(shard, clients)| {
+            let storing = self.live.holds.storing(chat_id, shard)?;
+            Some(async move {
+                let _one_at_a_time = storing.lock().await;
+                for (hold, takers) in self.live.holds.open(chat_id, through, &clients) {
+                    self.store_one(&hold, takers).await?;
+                }
+                Ok(())
+            })
+        });
+        // All of them, also where one has failed.
+        futures::future::join_all(shards).await.into_iter().collect()
+    }
+
+    async fn store_one(&self, hold: &Hold, takers: Vec<Taker>) -> Result<(), Failure> {
+        let users: HashSet<UserId> = takers.iter().map(|taker| taker.user_id.clone()).collect();
+        let users: Vec<UserId> = users.into_iter().collect();
+        let active = in_time(async {
+            let active = self.clients.of(&users).await;
+            active.map_err(|error| Failure::Weather(error.to_string()))
+        })
+        .await?;
+        let is_active = |taker: &Taker| {
+            let clients = active.get(&taker.user_id);
+            clients.is_some_and(|clients| clients.contains(&taker.client_id))
+        };
+        let (takers, gone): (Vec<_>, Vec<_>) = takers.into_iter().partition(is_active);
+        // A client that was removed meanwhile has no inbox any more.
+        for taker in gone {
+            self.live.holds.settle(hold.sequence, taker.client_id);
+        }
+        let targets: Vec<Target> = takers
+            .into_iter()
+            .map(|taker| (taker.user_id, Inbox::Client(taker.client_id)))
+            .collect();
+        let mut stored: Stored = HashMap::new();
+        let result = self
+            .publish_all(
+                hold.sequence,
+                &hold.event,
+                &hold.entry,
+                targets,
+                hold.trace,
+                &mut stored,
+            )
+            .await;
+        let told = stored
+            .iter()
+            .filter_map(|((user_id, inbox), accepted)| match (inbox, accepted) {
+                (Inbox::Client(client_id), Some(accepted)) => {
+                    Some((*client_id, (self.topology.shard(user_id), *accepted)))
+                }
+                _ => None,
+            });
+        let in_standing = || self.standing.is_good();
+        if !self
+            .live
+            .notify(hold.lane, &hold.entry, hold.trace, told, in_standing)
+            .await
+        {
+            return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
+        }
+        for (_, inbox) in stored.keys() {
+            if let Inbox::Client(client_id) = inbox {
+                self.live.holds.settle(hold.sequence, *client_id);
+            }
+        }
+        result
+    }
+}
+
+/// Who hears of an event: those that it is for, and who has sent it.
+fn clients_of(event: &Event, targets: &[Target]) -> HashSet<ClientId> {
+    let clients = targets.iter().filter_map(|(_, inbox)| match inbox {
+        Inbox::Client(client_id) => Some(*client_id),
+        Inbox::First => None,
+    });
+    let sender = match event {
+        Event::Message(message) => Some(message.client_id),
+        Event::ChatUpdate(_) => None,
+    };
+    clients.chain(sender).collect()
+}
