@@ -266,7 +266,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Everything that was stored before has come: what an earlier connection showed and nobody confirmed.
+    /// Everything that was stored before has come: what an earlier connection showed and nobody confirmed. Where servers
+    /// failed meanwhile it may be stored only now.
     fn caught_up(&mut self, number: usize, position: usize, report: &mut Report) {
         let at = self.index.record_at(position).at;
         let hello = self.index.connections[number].last_hello.unwrap_or_default();
@@ -285,10 +286,13 @@ impl<'a> Reader<'a> {
         for (chat_id, outstanding) in &self.outstanding {
             for seq in outstanding {
                 let place = (*chat_id, *seq);
-                let before = self
-                    .shown
-                    .get(&place)
-                    .is_some_and(|shown| shown.on.iter().any(|(_, at)| *at < hello));
+                let on = self.shown.get(&place).map_or(&[][..], |shown| &shown.on);
+                let last = on
+                    .iter()
+                    .map(|(_, shown_at)| *shown_at)
+                    .filter(|shown_at| *shown_at < hello)
+                    .max();
+                let before = last.is_some_and(|shown_at| !self.weather.may_be_stored_late(shown_at, at));
                 if before && !connected.shown.contains(&place) && !self.holes.contains_key(&place) {
                     let because = format!("caughtUp came on {}", self.index.connections[number].id);
                     let hole = Hole {

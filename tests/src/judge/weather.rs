@@ -84,6 +84,16 @@ impl Weather {
         })
     }
 
+    /// Whether what a client was told may have been stored late: it was told before it was stored (adr/0021), and then the
+    /// worker that held it was disturbed, or NATS.
+    pub(super) fn may_be_stored_late(&self, from: Moment, to: Moment) -> bool {
+        self.between(from, to).any(|disturbance| {
+            ["nats", "fanout-worker", "services"]
+                .iter()
+                .any(|sign| disturbance.what.contains(sign))
+        })
+    }
+
     /// What was in force between two moments, or shortly before.
     pub(super) fn between(&self, from: Moment, to: Moment) -> impl Iterator<Item = &Disturbance> {
         self.disturbances

@@ -88,6 +88,12 @@ async fn inboxes_that_cannot_be_emptied_keep_nobody_else_waiting() {
     let chat_id = alice.create_group(&[bobs[0].user_id(), bobs[1].user_id()]).await;
     let with_carol = alice.direct_chat(&carol.user_id()).await;
     say_many(&mut alice, chat_id, EACH).await;
+    // What is confirmed sooner is never stored, and nobody has to delete it.
+    for bob in &bobs {
+        let identity = &bob.identity;
+        let all = EACH as u64 + 1;
+        stored.until(&identity.user_id, identity.client_id, all).await;
+    }
 
     let jetstream = jetstream::new(system.nats().await);
     let mut stream = jetstream

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tidings_nats::{Topology, inbox_stream};
 use tidings_protocol::ChatId;
-use tidings_tests::{Device, PATIENCE, System, SystemOptions, eventually};
+use tidings_tests::{Device, Identity, PATIENCE, System, SystemOptions, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -82,9 +82,12 @@ async fn it_shows_what_is_going_on() {
     let shell = Shell::without_nats(&system);
     let mut alice = Device::fresh(&system, "alice").await;
     let mut bob = Device::fresh(&system, "bob").await;
-    let chat_id = alice.direct_chat(&bob.user_id()).await;
+    // Away: what is said is stored for her, and stays.
+    let carol = Identity::fresh("carol");
+    Device::of(&system, &carol).await.close().await;
+    let chat_id = alice.create_group(&[bob.user_id(), carol.user_id.clone()]).await;
     bob.update().await;
-    let shard = inbox_stream(Topology::default().shard(&bob.user_id()));
+    let shard = inbox_stream(Topology::default().shard(&carol.user_id));
 
     let seen = eventually("all of it is seen", async || {
         let seen = while_they_talk(

@@ -12,6 +12,13 @@ use crate::judge::standing::{is_for, is_trimmed};
 use crate::judge::verdict::Kind;
 
 impl Reader<'_> {
+    /// Whether the client had confirmed it, and the worker that was told so, or NATS, has failed since: whoever went on
+    /// did not know, and the client does.
+    fn is_known_from_before(&self, place: Place, at: Moment) -> bool {
+        let confirmed = self.shown.get(&place).and_then(|shown| shown.confirmed);
+        confirmed.is_some_and(|(_, confirmed_at)| self.weather.may_be_stored_late(confirmed_at, at))
+    }
+
     pub(super) fn delivered(
         &mut self,
         number: usize,
@@ -29,7 +36,7 @@ impl Reader<'_> {
         // What is stored in both inboxes of an heir is a repetition like those on other connections.
         if twice && !self.is_of_both_inboxes(place, at) {
             self.broken(report, Kind::TwiceOnConnection, position, place, "it came before");
-        } else if !twice && before > place.1 {
+        } else if !twice && before > place.1 && !self.is_known_from_before(place, at) {
             let what = format!("it came after seq {before}");
             self.broken(report, Kind::OrderBroken, position, place, &what);
             // The hole that the later one left is told by this.

@@ -162,6 +162,55 @@ fn caught_up_before_everything_came() {
     expect(&finish(forge, &ALL), &[Kind::OrderBroken]);
 }
 
+/// What was told before it was stored is stored late when a worker dies.
+#[test]
+fn caught_up_before_what_a_dead_worker_had_told() {
+    for (target, kinds) in [("fanout-worker-1", &[][..]), ("media-1", &[Kind::OrderBroken])] {
+        let mut forge = alice_and_bob();
+        forge.say("alice.1", 1, 1, 2);
+        for device in ["bob.1", "bob.2"] {
+            forge.deliver(device, 1, 2, "alice.1", 1);
+        }
+        forge.happened(Happening::begins("SIGKILL", target));
+        forge.happened(Happening::ends("SIGKILL", target));
+        forge.close("bob.1");
+        forge.back("bob.1");
+        forge.caught_up("bob.1");
+        forge.deliver("bob.1", 1, 2, "alice.1", 1);
+        expect(&finish(forge, &ALL), kinds);
+    }
+}
+
+/// Nobody knew any more that it was confirmed; but what was not, or in calm weather, comes in its place.
+#[test]
+fn confirmed_and_again_after_a_later_one_when_a_worker_has_died() {
+    for (target, confirms, kinds) in [
+        ("fanout-worker-1", true, &[][..]),
+        ("fanout-worker-1", false, &[Kind::OrderBroken]),
+        ("media-1", true, &[Kind::OrderBroken]),
+    ] {
+        let mut forge = alice_and_bob();
+        forge.say("alice.1", 1, 1, 2);
+        for device in ["bob.1", "bob.2"] {
+            forge.deliver(device, 1, 2, "alice.1", 1);
+        }
+        if confirms {
+            forge.confirm("bob.1");
+        }
+        forge.happened(Happening::begins("SIGKILL", target));
+        forge.happened(Happening::ends("SIGKILL", target));
+        forge.close("bob.1");
+        forge.back("bob.1");
+        forge.caught_up("bob.1");
+        forge.say("alice.1", 1, 2, 3);
+        for device in ["bob.1", "bob.2"] {
+            forge.deliver(device, 1, 3, "alice.1", 2);
+        }
+        forge.deliver("bob.1", 1, 2, "alice.1", 1);
+        expect(&finish(forge, &ALL), kinds);
+    }
+}
+
 #[test]
 fn order_of_one_connections_sends_broken() {
     let mut forge = alice_and_bob();
