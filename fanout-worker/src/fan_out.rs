@@ -112,6 +112,7 @@ impl FanOut {
         let (held, is_held) = oneshot::channel();
         let mut progress = Progress {
             held: (told.is_some() && self.direct_delivery).then_some(held),
+            cancelled: cancelled.clone(),
             ..Progress::default()
         };
         let store = async move {
@@ -129,20 +130,23 @@ impl FanOut {
         // Beside the other: one who was told may need it stored while a stream for others does not answer.
         let wait = async {
             let Ok(hold) = is_held.await else {
-                return Outcome::Finished;
+                return (Outcome::Finished, None);
             };
             let outcome = self
                 .wait_for_answers(incoming, participants, &hold, cancelled)
                 .await;
-            self.live
-                .holds
-                .release(hold.sequence, outcome == Outcome::Finished);
-            outcome
+            (outcome, Some(hold))
         };
-        match tokio::join!(store, wait) {
+        let (stored, (answered, hold)) = tokio::join!(store, wait);
+        let outcome = match (stored, answered) {
             (Outcome::Finished, Outcome::Finished) => Outcome::Finished,
             _ => Outcome::Abandoned,
+        };
+        if let Some(hold) = hold {
+            let finished = outcome == Outcome::Finished;
+            self.live.holds.release(hold.sequence, finished);
         }
+        outcome
     }
 
     /// Stores it for all who are not told directly.

@@ -15,8 +15,10 @@ use tokio::sync::Notify;
 /// Events that are held at once: what a worker tells in a second at its fastest. Beyond, events are stored at once, as
 /// they are without direct delivery.
 const EVENTS_MAX: usize = 8_192;
-/// Bytes of their entries. An event costs about twice its entry.
+/// Bytes of their entries, and of who was told. An event costs about twice its entry.
 const BYTES_MAX: usize = 32 * 1024 * 1024;
+/// What it costs that somebody was told: names and places in three maps.
+const TAKER_BYTES: usize = 256;
 
 /// Of one chat: a fifth of what CHATS takes of it before it says that it is busy (`max_msgs_per_subject`), so that who
 /// confirms late makes nobody else wait to be accepted.
@@ -96,8 +98,17 @@ struct State {
 #[derive(Debug)]
 struct Held {
     hold: Arc<Hold>,
+    /// What it counts for.
+    bytes: usize,
     /// Who has not answered, or has refused.
     open: HashMap<ClientId, Open>,
+}
+
+impl Held {
+    fn refuse_all(&mut self) {
+        self.open.values_mut().for_each(|open| open.refused = true);
+        self.hold.changed.notify_one();
+    }
 }
 
 #[derive(Debug)]
@@ -143,11 +154,11 @@ impl Holds {
     /// Waits until an event of a chat may go to these clients. A client that was not there when an event was worked on
     /// that is held would get that one after this one, should it be worked on again: then it must have left CHATS
     /// before. False if that takes long.
-    pub(crate) async fn admit(&self, chat_id: ChatId, clients: &HashSet<ClientId>) -> bool {
+    pub(crate) async fn admit(&self, chat_id: ChatId, sequence: u64, clients: &HashSet<ClientId>) -> bool {
         let admitted = async {
             loop {
                 let gone = self.gone.notified();
-                if self.is_admitted(chat_id, clients) {
+                if self.is_admitted(chat_id, sequence, clients) {
                     return;
                 }
                 // Bounded, since what is not waited for any more tells nobody.
@@ -157,7 +168,7 @@ impl Holds {
         tokio::time::timeout(ADMIT_MAX, admitted).await.is_ok()
     }
 
-    fn is_admitted(&self, chat_id: ChatId, clients: &HashSet<ClientId>) -> bool {
+    fn is_admitted(&self, chat_id: ChatId, sequence: u64, clients: &HashSet<ClientId>) -> bool {
         let mut state = self.state.lock();
         let State {
             chats,
@@ -183,27 +194,42 @@ impl Holds {
             chats.remove(&chat_id);
             return true;
         }
-        for sequence in chat.events.keys() {
+        // It does not wait for itself, where it was told to some before.
+        let mut admitted = true;
+        for (sequence, _) in chat.events.range(..sequence) {
+            admitted = false;
             if let Some(held) = events.get_mut(sequence) {
-                held.open.values_mut().for_each(|open| open.refused = true);
-                held.hold.changed.notify_one();
+                held.refuse_all();
             }
         }
-        false
+        admitted
     }
 
     /// Begins to hold an event, of which these clients have heard in whatever way; false if there is no room.
     pub(crate) fn hold(&self, hold: &Arc<Hold>, takers: Vec<Taker>, known: &HashSet<ClientId>) -> bool {
         let mut state = self.state.lock();
-        let of_chat = state.chats.get(&hold.chat_id).map_or(0, |chat| chat.events.len());
+        let bytes = hold.entry.len() + takers.len() * TAKER_BYTES;
+        let State { chats, events, .. } = &mut *state;
+        let of_chat = chats.get(&hold.chat_id).map_or(0, |chat| chat.events.len());
+        if of_chat >= EVENTS_OF_CHAT_MAX
+            && let Some(chat) = chats.get(&hold.chat_id)
+            && let Some(oldest) = chat.events.keys().find(|sequence| events.contains_key(sequence))
+            && let Some(held) = events.get_mut(oldest)
+        {
+            // Whoever is late with that one makes room, and not everybody.
+            held.refuse_all();
+        }
         if state.events.len() >= EVENTS_MAX
-            || state.bytes + hold.entry.len() > BYTES_MAX
+            || state.bytes + bytes > BYTES_MAX
             || of_chat >= EVENTS_OF_CHAT_MAX
+            // A stream that has lost its end has the sequence twice.
+            || state.events.contains_key(&hold.sequence)
         {
             metrics::counter!("tidings_fanout_direct_full_total").increment(1);
             return false;
         }
-        state.bytes += hold.entry.len();
+        state.bytes += bytes;
+        state.finished.remove(&hold.sequence);
         let chat = state.chats.entry(hold.chat_id).or_default();
         if chat.events.is_empty() {
             chat.known.clone_from(known);
@@ -221,10 +247,10 @@ impl Holds {
         };
         let held = Held {
             hold: hold.clone(),
+            bytes,
             open: takers.into_iter().map(open).collect(),
         };
-        let before = state.events.insert(hold.sequence, held);
-        debug_assert!(before.is_none(), "an event is held once at a time");
+        state.events.insert(hold.sequence, held);
         metrics::gauge!("tidings_fanout_direct_held").set(state.events.len() as f64);
         true
     }
@@ -235,7 +261,7 @@ impl Holds {
         let Some(held) = state.events.remove(&sequence) else {
             return;
         };
-        state.bytes -= held.hold.entry.len();
+        state.bytes -= held.bytes;
         for client_id in held.open.keys() {
             state.forget(*client_id, sequence);
         }
@@ -297,7 +323,7 @@ impl Holds {
     /// Nobody has any more time.
     pub(crate) fn refuse_all(&self, sequence: u64) {
         if let Some(held) = self.state.lock().events.get_mut(&sequence) {
-            held.open.values_mut().for_each(|open| open.refused = true);
+            held.refuse_all();
         }
     }
 
@@ -539,10 +565,10 @@ mod tests {
         let holds = Arc::new(Holds::default());
         held(&holds, 5, 1, vec![taker(1, 10, 1), taker(2, 20, 1)]);
         held(&holds, 6, 1, vec![taker(1, 10, 1)]);
-        assert!(holds.admit(chat(1), &[client(1)].into()).await);
+        assert!(holds.admit(chat(1), 9, &[client(1)].into()).await);
         assert_eq!(holds.due(5), Due::Wait);
         assert!(
-            !holds.admit(chat(1), &[client(2)].into()).await,
+            !holds.admit(chat(1), 9, &[client(2)].into()).await,
             "6 was not for it"
         );
         assert_eq!(
@@ -550,13 +576,13 @@ mod tests {
             [client(1), client(2)],
             "nobody is waited for"
         );
-        assert!(holds.admit(chat(2), &[client(2)].into()).await);
+        assert!(holds.admit(chat(2), 9, &[client(2)].into()).await);
         holds.release(6, false);
         holds.release(5, true);
-        assert!(!holds.admit(chat(1), &[client(2)].into()).await);
+        assert!(!holds.admit(chat(1), 9, &[client(2)].into()).await);
         let (gone, holds_too) = (holds.clone(), holds.clone());
         let newcomer = [client(2)].into();
-        let (admitted, ()) = tokio::join!(holds_too.admit(chat(1), &newcomer), async {
+        let (admitted, ()) = tokio::join!(holds_too.admit(chat(1), 9, &newcomer), async {
             tokio::task::yield_now().await;
             gone.gone(5);
         });

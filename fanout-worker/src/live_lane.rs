@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -22,6 +23,9 @@ use uuid::Uuid;
 use crate::holds::{Hold, Holds, Taker};
 use crate::horizon::Horizon;
 use crate::sessions::Sessions;
+
+/// How long beacons wait until what a client was told elsewhere is stored: an election of its stream takes about as long.
+const MOVING_MAX: Duration = Duration::from_secs(5);
 
 /// See the module. Notices and beacons share one NATS connection, which keeps their order.
 #[derive(Debug)]
@@ -40,8 +44,8 @@ struct State {
     /// The last number to each gateway. Never forgotten while the process lives: a number that came again would
     /// be taken for a copy.
     numbers: HashMap<Arc<str>, u64>,
-    /// The clients that have moved while something was told directly to where they were before.
-    moving: HashSet<ClientId>,
+    /// The clients that have moved while something was told directly to where they were before, and since when.
+    moving: HashMap<ClientId, Instant>,
 }
 
 /// Where an entry was stored for a client.
@@ -171,7 +175,7 @@ impl LiveLane {
         loop {
             self.holds.moved.notified().await;
             let state = self.state.lock().await;
-            if state.moving.iter().any(|client_id| !self.is_moving(*client_id)) {
+            if state.moving.keys().any(|client_id| !self.is_moving(*client_id)) {
                 return;
             }
         }
@@ -182,34 +186,48 @@ impl LiveLane {
         self.holds.is_moving(client_id, connection)
     }
 
-    /// Up to which revision of SESSIONS everybody who has moved has everything stored that was told elsewhere.
-    fn settled_revision(&self, moving: &mut HashSet<ClientId>) -> u64 {
+    /// Up to which revision of SESSIONS the clients of each gateway that have moved there have everything stored that they
+    /// were told elsewhere: all that is known, or what stands here for a gateway.
+    fn settled_revision(&self, moving: &mut HashMap<ClientId, Instant>) -> (u64, HashMap<Arc<str>, u64>) {
+        let now = Instant::now();
         let moves = self.sessions.take_moves();
-        if moves.any {
-            moving.extend(self.holds.clients());
-        } else if !moves.clients.is_empty() {
-            moving.extend(moves.clients);
+        let moved = if moves.any {
+            self.holds.clients()
+        } else {
+            moves.clients
+        };
+        for client_id in moved {
+            moving.entry(client_id).or_insert(now);
         }
-        moving.retain(|client_id| self.is_moving(*client_id));
-        let before = moving
-            .iter()
-            // Who is nowhere waits for nothing.
-            .filter_map(|client_id| self.sessions.get(*client_id))
-            .map(|session| session.revision.saturating_sub(1));
-        before.fold(moves.revision, u64::min)
+        moving.retain(|client_id, _| self.is_moving(*client_id));
+        let mut settled: HashMap<Arc<str>, u64> = HashMap::new();
+        for (client_id, since) in moving {
+            // Who is nowhere waits for nothing. Where it cannot be stored for long, nor can the client be read to, and the
+            // others there do not wait for its shard.
+            if let Some(session) = self.sessions.get(*client_id)
+                && now < *since + MOVING_MAX
+            {
+                let before = session.revision.saturating_sub(1);
+                let least = settled.entry(session.gateway).or_insert(before);
+                *least = before.min(*least);
+            }
+        }
+        (moves.revision, settled)
     }
 
     /// Tells these gateways how far the worker is.
     pub(crate) async fn send_beacons(&self, gateways: impl Iterator<Item = Arc<str>>) {
         let mut state = self.state.lock().await;
         let State { numbers, moving } = &mut *state;
-        let sessions_revision = self.settled_revision(moving);
+        let (revision, settled) = self.settled_revision(moving);
         let invalidations_sequence = self.horizon.sequence();
         for gateway in gateways {
             let beacon = Beacon {
                 worker: self.worker,
                 notices: numbers.get(&gateway).copied().unwrap_or_default(),
-                sessions_revision,
+                sessions_revision: settled
+                    .get(&gateway)
+                    .map_or(revision, |settled| revision.min(*settled)),
                 invalidations_sequence,
             };
             self.send(live_subject(&gateway), None, LiveMessage::Beacon(beacon))

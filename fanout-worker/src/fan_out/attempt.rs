@@ -8,6 +8,7 @@ use tidings_nats::{Accepted, Entry, Event, Inbox, WireError, chat_subject};
 use tidings_protocol::{ClientId, UserId};
 use tidings_service::{Kind, Span, TraceContext};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 use super::late_grant::late_grant;
 use super::{FanOut, Incoming};
@@ -41,6 +42,8 @@ pub(super) struct Progress {
     pub(super) held: Option<oneshot::Sender<Arc<Hold>>>,
     /// Who was told before it was stored.
     pub(super) told: HashSet<ClientId>,
+    /// The work on it is to end. Events before it may have ended already, and nothing may take their place.
+    pub(super) cancelled: CancellationToken,
 }
 
 impl Progress {
@@ -96,7 +99,7 @@ impl FanOut {
         let late: Vec<UserId> = progress.first.iter().cloned().collect();
         let first = targets.iter().filter(|(_, inbox)| *inbox == Inbox::First);
         progress.first.extend(first.map(|(user_id, _)| user_id.clone()));
-        self.make_way(event.chat_id(), incoming.sequence, &targets)
+        self.make_way(event.chat_id(), incoming.sequence, &targets, &progress.cancelled)
             .await?;
         let stored = &mut progress.stored;
         let span = progress

@@ -2,10 +2,12 @@
 //! stored later is only what was not confirmed soon (adr/0021).
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use tidings_nats::{Event, Inbox, Shard};
 use tidings_protocol::{ChatId, ClientId, UserId};
 use tokio::sync::Notify;
@@ -34,7 +36,12 @@ impl FanOut {
         progress: &mut Progress,
     ) -> Result<Vec<Target>, Failure> {
         let known = clients_of(event, &targets);
-        if !self.live.holds.admit(event.chat_id(), &known).await {
+        if !self
+            .live
+            .holds
+            .admit(event.chat_id(), incoming.sequence, &known)
+            .await
+        {
             return Err(Failure::Weather(
                 "a client is new, and an earlier event is still in CHATS".to_owned(),
             ));
@@ -58,9 +65,11 @@ impl FanOut {
         });
         let told = self
             .live
-            .tell_directly(&hold, clients, &known, || self.standing.is_good())
+            .tell_directly(&hold, clients, &known, || {
+                self.standing.is_good() && !progress.cancelled.is_cancelled()
+            })
             .await
-            .ok_or_else(|| Failure::Weather("the worker's own key is not renewed".to_owned()))?;
+            .ok_or_else(|| Failure::Weather("the worker may not work on it any more".to_owned()))?;
         if told.is_empty() {
             progress.held = None;
         } else {
@@ -80,12 +89,13 @@ impl FanOut {
         chat_id: ChatId,
         sequence: u64,
         targets: &[Target],
+        cancelled: &CancellationToken,
     ) -> Result<(), Failure> {
         let clients = targets.iter().filter_map(|(user_id, inbox)| match inbox {
             Inbox::Client(client_id) => Some((*client_id, user_id.clone())),
             Inbox::First => None,
         });
-        self.store_held(chat_id, sequence.saturating_sub(1), clients)
+        self.store_held(chat_id, sequence.saturating_sub(1), clients, cancelled)
             .await
     }
 
@@ -113,10 +123,10 @@ impl FanOut {
                     }
                 }
                 Due::Store(clients) => {
-                    let failure = match self
-                        .store_held(hold.chat_id, hold.sequence, clients.into_iter())
-                        .await
-                    {
+                    let clients = clients.into_iter();
+                    let stored = self.store_held(hold.chat_id, hold.sequence, clients, cancelled);
+                    let stored = AssertUnwindSafe(stored).catch_unwind().await;
+                    let failure = match stored.unwrap_or_else(|_| Err(weather("its handler panicked"))) {
                         Ok(()) => continue,
                         Err(Failure::Poison(reason)) => {
                             match self.bury(incoming, &reason, tries.count()).await {
@@ -154,6 +164,7 @@ impl FanOut {
         chat_id: ChatId,
         through: u64,
         clients: impl Iterator<Item = (ClientId, UserId)>,
+        cancelled: &CancellationToken,
     ) -> Result<(), Failure> {
         let mut shards: HashMap<Shard, HashSet<ClientId>> = HashMap::new();
         for (client_id, user_id) in clients {
@@ -166,14 +177,25 @@ impl FanOut {
             let storing = self.live.holds.storing(chat_id, shard)?;
             Some(async move {
                 let _one_at_a_time = storing.lock().await;
-                for (hold, takers) in self.live.holds.open(chat_id, through, &clients) {
-                    self.store_one(&hold, takers).await?;
+                let open = self.live.holds.open(chat_id, through, &clients);
+                for (hold, takers) in open {
+                    go_on(cancelled)?;
+                    self.store_one(&hold, takers)
+                        .await
+                        .map_err(|failure| match failure {
+                            // Whoever waits for that one says so.
+                            Failure::Poison(reason) if hold.sequence != through => Failure::Weather(reason),
+                            failure => failure,
+                        })?;
                 }
-                Ok(())
+                // If an event was left out since the work on it has ended, then this is to end too.
+                go_on(cancelled)
             })
         });
         // All of them, also where one has failed.
-        futures::future::join_all(shards).await.into_iter().collect()
+        let stored: Result<(), Failure> = futures::future::join_all(shards).await.into_iter().collect();
+        stored?;
+        go_on(cancelled)
     }
 
     async fn store_one(&self, hold: &Hold, takers: Vec<Taker>) -> Result<(), Failure> {
@@ -244,4 +266,16 @@ fn clients_of(event: &Event, targets: &[Target]) -> HashSet<ClientId> {
         Event::ChatUpdate(_) => None,
     };
     clients.chain(sender).collect()
+}
+
+fn weather(reason: &str) -> Failure {
+    Failure::Weather(reason.to_owned())
+}
+
+/// Whether the work goes on.
+fn go_on(cancelled: &CancellationToken) -> Result<(), Failure> {
+    if cancelled.is_cancelled() {
+        return Err(weather("it is to end"));
+    }
+    Ok(())
 }

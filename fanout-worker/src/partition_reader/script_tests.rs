@@ -140,7 +140,7 @@ fn what_is_told_keeps_nobody_waiting_until_it_may_have_to_be_told_again() {
     script.check(Event::Told { sequence: 1 }, &[]);
     script.check(Event::Finished { sequence: 1 }, &["delete 1"]);
     script.check(Event::Told { sequence: 2 }, &["start 3"]);
-    script.check(Event::Suspend, &["cancel 2", "cancel 3", "open 3", "unpin"]);
+    script.check(Event::Suspend, &["cancel 3", "cancel 2", "open 3", "unpin"]);
     script.check(Event::Told { sequence: 3 }, &[]);
     script.check(Event::Abandoned { sequence: 3 }, &[]);
     script.check(Event::Finished { sequence: 2 }, &["delete 2"]);

@@ -150,8 +150,10 @@ impl<D> PartitionReader<D> {
         self.pull = None;
     }
 
+    /// The last ones first: whatever goes on when one has ended is before that one, so it cannot take the place of what it
+    /// should have waited for.
     pub(super) fn cancel_running(&mut self) {
-        for (sequence, running) in &mut self.running {
+        for (sequence, running) in self.running.iter_mut().rev() {
             if !running.cancelled {
                 running.cancelled = true;
                 if !running.blocks {
