@@ -505,11 +505,12 @@ impl Gateway {
         .await
     }
 
-    /// Whether the next notice is direct.
-    pub(crate) async fn either(&mut self) -> bool {
+    /// Whether the notice of this event is direct.
+    pub(crate) async fn is_direct(&mut self, event: u64) -> bool {
+        let is_of = |entry: &[u8]| Entry::decode(entry).expect("a worker wrote it").seq == event;
         self.next(|message| match message {
-            LiveMessage::Direct(_) => Some(true),
-            LiveMessage::Notice(_) => Some(false),
+            LiveMessage::Direct(notice) => is_of(&notice.entry).then_some(true),
+            LiveMessage::Notice(notice) => is_of(&notice.entry).then_some(false),
             LiveMessage::Beacon(_) => None,
         })
         .await
