@@ -278,7 +278,13 @@ async fn a_gateway_that_does_not_answer_is_named() {
     // Whoever is suspended is so all the same; once the gateway goes on, so is the connection.
     assert_eq!(refusal(&system, 0, &identity).await, ErrorCode::Suspended);
     system.signal("gateway-2", Signal::SIGCONT);
-    assert_eq!(closed(&mut device).await, forbidden(&ErrorCode::Suspended));
+    let end = closed(&mut device).await;
+    // Or a gateway that stood still for ten seconds, on a busy machine, sends everybody elsewhere first.
+    let elsewhere = (1012, ErrorCode::Unavailable.as_str().to_owned());
+    assert!(
+        [forbidden(&ErrorCode::Suspended), elsewhere].contains(&end),
+        "{end:?}"
+    );
     let text = shell.text(&format!("tidings suspend {mallory}")).await;
     assert!(text.contains("was suspended already"), "{text}");
 }
