@@ -177,7 +177,16 @@ async fn whom_it_was_for_and_whom_not() {
     let identity = Identity::new(&dave);
     let first = Device::of(system, &identity).await;
     let second = Device::of(system, &Identity::new(&dave)).await;
-    let found = explain(&shell, chat_id, late).await;
+    // While somebody has yet to confirm it, or to have it stored, it may still come to others.
+    let found = eventually("it has left CHATS", async || {
+        let found = explain(&shell, chat_id, late).await;
+        let mut recipients = found["recipients"].as_array().expect("a list").iter();
+        if recipients.any(|recipient| recipient["state"] == "pending") {
+            return Err(found);
+        }
+        Ok(found)
+    })
+    .await;
     let of_client = |client: &Device| {
         let id = json!(client.identity.client_id);
         let mut recipients = found["recipients"].as_array().expect("a list").iter();
