@@ -27,8 +27,8 @@ pub(crate) async fn run(lane: &LiveLane, sessions: &Sessions, horizon: &Horizon,
                 tokio::time::sleep(COALESCE).await;
                 sessions.take_waiting()
             }
-            // Where the reader has ended before the worker, it is as far as it came.
             () = lane.settled() => all(sessions, living),
+            // Where the reader has ended before the worker, it is as far as it came.
             changed = applied.changed(), if invalidations_open => {
                 invalidations_open = changed.is_ok();
                 tokio::time::sleep(COALESCE).await;

@@ -26,6 +26,15 @@ struct Chat<T> {
     waiting: VecDeque<T>,
 }
 
+impl<T> Default for Chat<T> {
+    fn default() -> Self {
+        Self {
+            running: 0,
+            waiting: VecDeque::new(),
+        }
+    }
+}
+
 impl<T> Default for ChatQueue<T> {
     fn default() -> Self {
         Self {
@@ -51,10 +60,7 @@ impl<T> ChatQueue<T> {
     }
 
     fn insert(&mut self, chat: ChatKey, item: T, insert: impl FnOnce(&mut VecDeque<T>, T)) {
-        let entry = self.chats.entry(chat.clone()).or_insert_with(|| Chat {
-            running: 0,
-            waiting: VecDeque::new(),
-        });
+        let entry = self.chats.entry(chat.clone()).or_default();
         if entry.running == 0 && entry.waiting.is_empty() {
             self.ready.push_back(chat);
         }
@@ -74,10 +80,7 @@ impl<T> ChatQueue<T> {
 
     /// The next item of this chat must wait for one more thing.
     pub(crate) fn block(&mut self, chat: &ChatKey) {
-        let entry = self.chats.entry(chat.clone()).or_insert_with(|| Chat {
-            running: 0,
-            waiting: VecDeque::new(),
-        });
+        let entry = self.chats.entry(chat.clone()).or_default();
         entry.running += 1;
         self.ready.retain(|ready| ready != chat);
     }

@@ -178,8 +178,8 @@ impl FanOut {
                     metrics::counter!("tidings_fanout_events_total", "kind" => kind).increment(1);
                     metrics::histogram!("tidings_fanout_seconds").record(started.elapsed().as_secs_f64());
                     metrics::histogram!("tidings_fanout_lag_seconds").record(incoming.age_seconds());
-                    metrics::histogram!("tidings_fanout_recipients")
-                        .record((progress.stored.len() + progress.told.len()) as f64);
+                    let recipients = progress.stored.len() + progress.told.len();
+                    metrics::histogram!("tidings_fanout_recipients").record(recipients as f64);
                     tracing::trace!(
                         stream.sequence = incoming.sequence,
                         kind,
@@ -189,7 +189,7 @@ impl FanOut {
                         "an event is fanned out"
                     );
                     if let Some(span) = &mut span {
-                        span.set("recipients", (progress.stored.len() + progress.told.len()) as i64);
+                        span.set("recipients", recipients as i64);
                         span.set("tries", i64::from(tries.count()));
                     }
                     return Outcome::Finished;
@@ -224,25 +224,30 @@ impl FanOut {
                     Err(error) => format!("{reason}; and the dead letter was not stored: {error}"),
                 },
             };
-            metrics::counter!("tidings_fanout_retries_total").increment(1);
-            if tries.is_news() {
-                tracing::warn!(
-                    stream.sequence = incoming.sequence,
-                    subject = incoming.subject,
-                    tries = tries.count(),
-                    reason,
-                    "an event waits"
-                );
-            }
-            cancelled
-                .run_until_cancelled(tokio::time::sleep(tries.delay()))
-                .await;
+            wait_to_try_again(incoming, &tries, &reason, cancelled).await;
         }
         if let Some(span) = &mut span {
             span.fail("abandoned: it is worked on again");
         }
         Outcome::Abandoned
     }
+}
+
+/// Says that an event waits, where a person should hear of it, and waits.
+async fn wait_to_try_again(incoming: &Incoming, tries: &Tries, reason: &str, cancelled: &CancellationToken) {
+    metrics::counter!("tidings_fanout_retries_total").increment(1);
+    if tries.is_news() {
+        tracing::warn!(
+            stream.sequence = incoming.sequence,
+            subject = incoming.subject,
+            tries = tries.count(),
+            reason,
+            "an event waits"
+        );
+    }
+    cancelled
+        .run_until_cancelled(tokio::time::sleep(tries.delay()))
+        .await;
 }
 
 /// The span of an event that is traced, from the beginning of the work on it to its end.

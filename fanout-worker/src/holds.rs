@@ -36,8 +36,6 @@ const GONE_AFTER: Duration = Duration::from_secs(10);
 pub(crate) struct Hold {
     /// Its sequence in CHATS.
     pub(crate) sequence: u64,
-    /// Whose event it is.
-    pub(crate) chat_id: ChatId,
     /// In which order it was told.
     pub(crate) lane: Lane,
     /// What would be stored.
@@ -146,7 +144,7 @@ impl Holds {
         events.iter().all(|sequence| {
             let held = &state.events[sequence];
             let open = &held.open[&client_id];
-            held.hold.chat_id != chat_id
+            held.hold.event.chat_id() != chat_id
                 || (!open.refused && open.taker.connection == connection && open.taker.grant == grant)
         })
     }
@@ -210,9 +208,11 @@ impl Holds {
         let mut state = self.state.lock();
         let bytes = hold.entry.len() + takers.len() * TAKER_BYTES;
         let State { chats, events, .. } = &mut *state;
-        let of_chat = chats.get(&hold.chat_id).map_or(0, |chat| chat.events.len());
+        let of_chat = chats
+            .get(&hold.event.chat_id())
+            .map_or(0, |chat| chat.events.len());
         if of_chat >= EVENTS_OF_CHAT_MAX
-            && let Some(chat) = chats.get(&hold.chat_id)
+            && let Some(chat) = chats.get(&hold.event.chat_id())
             && let Some(oldest) = chat.events.keys().find(|sequence| events.contains_key(sequence))
             && let Some(held) = events.get_mut(oldest)
         {
@@ -230,7 +230,7 @@ impl Holds {
         }
         state.bytes += bytes;
         state.finished.remove(&hold.sequence);
-        let chat = state.chats.entry(hold.chat_id).or_default();
+        let chat = state.chats.entry(hold.event.chat_id()).or_default();
         if chat.events.is_empty() {
             chat.known.clone_from(known);
         } else {
@@ -272,12 +272,12 @@ impl Holds {
                     state.leave(chat_id, sequence);
                 }
             }
-            state.finished.insert(sequence, held.hold.chat_id);
-            if let Some(chat) = state.chats.get_mut(&held.hold.chat_id) {
+            state.finished.insert(sequence, held.hold.event.chat_id());
+            if let Some(chat) = state.chats.get_mut(&held.hold.event.chat_id()) {
                 chat.events.insert(sequence, Some(Instant::now()));
             }
         } else {
-            state.leave(held.hold.chat_id, sequence);
+            state.leave(held.hold.event.chat_id(), sequence);
         }
         metrics::gauge!("tidings_fanout_direct_held").set(state.events.len() as f64);
     }
@@ -391,19 +391,12 @@ impl Holds {
         };
         let events = chat.events.range(..=through);
         let events = events.filter_map(|(sequence, _)| state.events.get(sequence));
-        let mut open: BTreeMap<u64, _> = BTreeMap::new();
-        for held in events {
-            let takers: Vec<Taker> = held
-                .open
-                .values()
-                .filter(|open| clients.contains(&open.taker.client_id))
-                .map(|open| open.taker.clone())
-                .collect();
-            if !takers.is_empty() {
-                open.insert(held.hold.sequence, (held.hold.clone(), takers));
-            }
-        }
-        open.into_values().collect()
+        let open = events.map(|held| {
+            let takers = held.open.values().map(|open| &open.taker);
+            let takers = takers.filter(|taker| clients.contains(&taker.client_id));
+            (held.hold.clone(), takers.cloned().collect::<Vec<_>>())
+        });
+        open.filter(|(_, takers)| !takers.is_empty()).collect()
     }
 }
 
@@ -455,7 +448,6 @@ mod tests {
     fn event(sequence: u64, of: u128) -> Arc<Hold> {
         Arc::new(Hold {
             sequence,
-            chat_id: chat(of),
             lane: Lane {
                 partition: Partition(0),
                 generation: 1,

@@ -111,7 +111,8 @@ impl LiveLane {
     }
 
     /// Tells an event, before it is stored, to those of these clients who take it directly, and begins to hold it; says
-    /// who they are. `known` are all who hear of it in whatever way. As with [`Self::notify`], nobody is told if `in_standing` says no, and None is returned.
+    /// who they are. `known` are all who hear of it in whatever way. As with [`Self::notify`], nobody is told if
+    /// `in_standing` says no, and None is returned.
     pub(crate) async fn tell_directly(
         &self,
         hold: &Arc<Hold>,
@@ -129,7 +130,10 @@ impl LiveLane {
             let (connection, Some(grant)) = (session.connection, session.grant) else {
                 continue;
             };
-            if !self.holds.may_follow(hold.chat_id, client_id, connection, grant) {
+            if !self
+                .holds
+                .may_follow(hold.event.chat_id(), client_id, connection, grant)
+            {
                 continue;
             }
             by_gateway

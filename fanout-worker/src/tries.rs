@@ -21,6 +21,13 @@ pub(crate) enum Failure {
     Newer(String),
 }
 
+impl Failure {
+    /// Time will cure it.
+    pub(crate) fn weather(reason: &str) -> Self {
+        Self::Weather(reason.to_owned())
+    }
+}
+
 /// The tries of one event.
 #[derive(Debug, Default)]
 pub(crate) struct Tries {

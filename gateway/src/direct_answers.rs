@@ -48,12 +48,10 @@ impl DirectAnswering {
             self.filled.notified().await;
             tokio::time::sleep(COALESCE).await;
             let waiting = std::mem::take(&mut *self.waiting.lock());
-            for (worker, mut answers) in waiting {
+            for (worker, answers) in waiting {
                 let subject = direct_subject(&BootId(worker).to_string());
-                while !answers.is_empty() {
-                    let rest = answers.split_off(answers.len().min(DirectAnswers::MAX));
-                    let payload = DirectAnswers(answers).encode();
-                    answers = rest;
+                for answers in answers.chunks(DirectAnswers::MAX) {
+                    let payload = DirectAnswers(answers.to_vec()).encode();
                     if let Err(error) = client.publish(subject.clone(), payload).await {
                         tracing::debug!(%error, "answers about direct deliveries were not sent");
                     }

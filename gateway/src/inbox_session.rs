@@ -245,18 +245,15 @@ impl<B> InboxSession<B> {
     /// told directly: the entry is deleted when that is confirmed.
     fn deliver(&mut self, stored: Stored<B>, actions: &mut Vec<Action<B>>) {
         self.known = self.known.max(stored.sequence);
-        if let Some(event) = stored.event
-            && let Some(delivery) = self.window.direct(event)
-        {
-            return delivery.stored(stored.sequence);
-        }
-        if self.is_shown(&stored) {
-            actions.push(Action::Delete {
-                sequence: stored.sequence,
-            });
-            return;
-        }
         if let Some(event) = stored.event {
+            if let Some(delivery) = self.window.direct(event) {
+                return delivery.stored(stored.sequence);
+            }
+            if self.shown.contains(event) {
+                return actions.push(Action::Delete {
+                    sequence: stored.sequence,
+                });
+            }
             self.shown.insert(event);
         }
         let delivery = self.window.push(Origin::Stored(stored.sequence), stored.bytes);

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tidings_nats::{
     CloseRequest, DirectAnswer, DirectNotice, Entry, Lane, LiveMessage, Notice, close_subject, live_subject,
 };
+use tidings_protocol::ClientId;
 use tidings_service::{Context, LivingWatch, NatsConnection, TraceContext};
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -238,30 +239,24 @@ impl Live {
 
     /// Who cannot take it says so at once, so that it is stored.
     fn deliver_directly(&self, notice: &DirectNotice, trace: Option<TraceContext>, stamp: u64) {
-        let entry = match Entry::decode(&notice.entry) {
-            Ok(entry) => Arc::new(Arrived::new(entry, trace)),
-            Err(error) => {
-                // Nobody answers, so it is stored.
-                tracing::warn!(%error, "an entry on the live lane cannot be read");
-                return self.doubt("unreadable");
-            }
+        // Where it cannot be read nobody answers, so it is stored.
+        let Some(entry) = self.entry(&notice.entry, trace) else {
+            return;
         };
         for recipient in &notice.recipients {
-            let handle = self.sessions.get(recipient.client_id);
-            let taken =
-                if let Some(handle) = handle.filter(|handle| handle.connection == recipient.connection) {
-                    let told = ToldDirectly {
-                        entry: entry.clone(),
-                        bytes: notice.entry.len(),
-                        stamp,
-                        worker: notice.worker,
-                        grant: recipient.grant,
-                    };
-                    handle.mailbox.direct(told).is_ok()
-                } else {
-                    metrics::counter!("tidings_direct_refusals_total", "cause" => "not here").increment(1);
-                    false
+            let taken = if let Some(handle) = self.connected(recipient.client_id, recipient.connection) {
+                let told = ToldDirectly {
+                    entry: entry.clone(),
+                    bytes: notice.entry.len(),
+                    stamp,
+                    worker: notice.worker,
+                    grant: recipient.grant,
                 };
+                handle.mailbox.direct(told).is_ok()
+            } else {
+                metrics::counter!("tidings_direct_refusals_total", "cause" => "not here").increment(1);
+                false
+            };
             if !taken {
                 let refused = DirectAnswer::Refused {
                     event: entry.seq,
@@ -273,16 +268,11 @@ impl Live {
     }
 
     fn deliver(&self, notice: &Notice, trace: Option<TraceContext>, stamp: u64, stamp_now: u64) {
-        let entry = match Entry::decode(&notice.entry) {
-            Ok(entry) => Arc::new(Arrived::new(entry, trace)),
-            Err(error) => {
-                tracing::warn!(%error, "an entry on the live lane cannot be read");
-                return self.doubt("unreadable");
-            }
+        let Some(entry) = self.entry(&notice.entry, trace) else {
+            return;
         };
         for recipient in &notice.recipients {
-            let handle = self.sessions.get(recipient.client_id);
-            if let Some(handle) = handle.filter(|handle| handle.connection == recipient.connection) {
+            if let Some(handle) = self.connected(recipient.client_id, recipient.connection) {
                 handle.mailbox.notice(Told {
                     entry: entry.clone(),
                     sequence: recipient.sequence,
@@ -294,6 +284,24 @@ impl Live {
                 });
             }
         }
+    }
+
+    /// The entry of a notice, decoded once for all its recipients here. One that cannot be read casts doubt.
+    fn entry(&self, entry: &[u8], trace: Option<TraceContext>) -> Option<Arc<Arrived>> {
+        match Entry::decode(entry) {
+            Ok(entry) => Some(Arc::new(Arrived::new(entry, trace))),
+            Err(error) => {
+                tracing::warn!(%error, "an entry on the live lane cannot be read");
+                self.doubt("unreadable");
+                None
+            }
+        }
+    }
+
+    /// The session of a client, if it is that of this connection.
+    fn connected(&self, client_id: ClientId, connection: u64) -> Option<Arc<SessionHandle>> {
+        let handle = self.sessions.get(client_id);
+        handle.filter(|handle| handle.connection == connection)
     }
 
     /// Notices were lost, of whichever sessions.

@@ -172,17 +172,13 @@ impl Session {
     ///
     /// What was told directly and is not confirmed must be stored now: nobody will confirm it here.
     fn into_wire(self) -> Wire {
-        for (worker, event) in self.inbox.directs() {
+        let unread = std::iter::from_fn(|| self.handle.mailbox.try_next());
+        let unread = unread.filter_map(|mail| match mail {
+            Mail::Direct(told) => Some((told.worker, told.entry.seq)),
+            _ => None,
+        });
+        for (worker, event) in self.inbox.directs().chain(unread) {
             self.answer(worker, |client_id| DirectAnswer::Refused { event, client_id });
-        }
-        while let Some(mail) = self.handle.mailbox.try_next() {
-            if let Mail::Direct(told) = mail {
-                let event = told.entry.seq;
-                self.answer(told.worker, |client_id| DirectAnswer::Refused {
-                    event,
-                    client_id,
-                });
-            }
         }
         self.wire
     }
@@ -348,6 +344,7 @@ impl Session {
     async fn mail(&mut self, mail: Mail) -> Result<(), End> {
         let mut next = Some(mail);
         while let Some(mail) = next {
+            let mut stored_by = None;
             let input = match mail {
                 Mail::Close(ending) => return Err(self.ending(ending).await),
                 Mail::Doubt => Input::Doubt,
@@ -367,18 +364,19 @@ impl Session {
                     bytes,
                     worker,
                 } => {
-                    self.tell(Input::Notice(Stored {
+                    stored_by = Some(worker);
+                    Input::Notice(Stored {
                         sequence,
                         bytes,
                         event: Some(entry.seq),
                         body: Body::Entry(entry, Way::Live),
-                    }));
-                    self.grant(worker);
-                    next = self.handle.mailbox.try_next();
-                    continue;
+                    })
                 }
             };
             self.tell(input);
+            if let Some(worker) = stored_by {
+                self.grant(worker);
+            }
             next = self.handle.mailbox.try_next();
         }
         Ok(())

@@ -26,6 +26,12 @@ pub(crate) enum Origin {
     },
 }
 
+impl Origin {
+    const fn is_direct(self) -> bool {
+        matches!(self, Self::Direct { .. })
+    }
+}
+
 /// An unconfirmed delivery.
 #[derive(Copy, Clone, Debug)]
 #[cfg_attr(test, derive(PartialEq, Eq, Hash))]
@@ -81,7 +87,7 @@ impl Window {
 
     /// Takes a delivery in and numbers it.
     pub(crate) fn push(&mut self, origin: Origin, bytes: usize) -> u64 {
-        self.direct += usize::from(matches!(origin, Origin::Direct { .. }));
+        self.direct += usize::from(origin.is_direct());
         self.deliveries.push_back(Outstanding {
             origin,
             bytes,
@@ -129,7 +135,7 @@ impl Window {
         outstanding.confirmed = true;
         let (origin, bytes) = (outstanding.origin, outstanding.bytes);
         self.bytes -= bytes;
-        self.direct -= usize::from(matches!(origin, Origin::Direct { .. }));
+        self.direct -= usize::from(origin.is_direct());
         self.advance();
         Some(origin)
     }
@@ -151,7 +157,7 @@ impl Window {
         {
             outstanding.confirmed = true;
             self.bytes -= outstanding.bytes;
-            self.direct -= usize::from(matches!(outstanding.origin, Origin::Direct { .. }));
+            self.direct -= usize::from(outstanding.origin.is_direct());
             origins.push(outstanding.origin);
         }
         self.advance();

@@ -1,5 +1,7 @@
 //! The live lane: what fan-out workers tell gateways over core NATS, on `live.<gateway>`.
 
+use std::fmt;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tidings_protocol::ClientId;
@@ -114,16 +116,35 @@ pub struct Notice {
     pub recipients: Vec<Recipient>,
 }
 
-impl std::fmt::Debug for Notice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Notice")
-            .field("worker", &self.worker)
-            .field("number", &self.number)
-            .field("lane", &self.lane)
-            .field("entry_bytes", &self.entry.len())
-            .field("recipients", &self.recipients)
-            .finish()
+impl fmt::Debug for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            worker,
+            number,
+            lane,
+            entry,
+            recipients,
+        } = self;
+        debug_notice(f, "Notice", (*worker, *number), lane, entry, recipients)
     }
+}
+
+/// Without what people wrote.
+fn debug_notice(
+    f: &mut fmt::Formatter<'_>,
+    name: &str,
+    (worker, number): (Uuid, u64),
+    lane: &dyn fmt::Debug,
+    entry: &Bytes,
+    recipients: &dyn fmt::Debug,
+) -> fmt::Result {
+    f.debug_struct(name)
+        .field("worker", &worker)
+        .field("number", &number)
+        .field("lane", lane)
+        .field("entry_bytes", &entry.len())
+        .field("recipients", recipients)
+        .finish()
 }
 
 /// A connected client that an entry was stored for.
@@ -158,15 +179,16 @@ pub struct DirectNotice {
     pub recipients: Vec<DirectRecipient>,
 }
 
-impl std::fmt::Debug for DirectNotice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DirectNotice")
-            .field("worker", &self.worker)
-            .field("number", &self.number)
-            .field("lane", &self.lane)
-            .field("entry_bytes", &self.entry.len())
-            .field("recipients", &self.recipients)
-            .finish()
+impl fmt::Debug for DirectNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            worker,
+            number,
+            lane,
+            entry,
+            recipients,
+        } = self;
+        debug_notice(f, "DirectNotice", (*worker, *number), lane, entry, recipients)
     }
 }
 

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use tokio::time::{Instant as TokioInstant, timeout_at};
 
-use super::crowd::{Crowd, CrowdArgs, seconds};
+use super::crowd::{Crowd, CrowdArgs};
 use super::in_flight::{InFlight, OF_SENDER_MAX, Until};
 use super::ledger::MESSAGES_MAX;
 use super::observed::Load;
 use super::progress::{each_second_until, report, wait_for_the_rest, wait_for_the_unexpected};
 use super::raw;
 use super::report::{LoadReport, Offered};
-use super::stretch::{Moment, Stretch};
+use super::stretch::{Moment, Stretch, StretchArgs};
 
 /// Sends as fast as messages arrive, and says how many that is.
 ///
@@ -30,13 +30,8 @@ pub(crate) struct MaxArgs {
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     in_flight: u32,
 
-    /// For how long is measured.
-    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
-    seconds: f64,
-
-    /// For how long the same is sent before that.
-    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
-    warmup: f64,
+    #[command(flatten)]
+    stretch: StretchArgs,
 
     /// Draws latency over time and by percentile there, as SVG.
     #[arg(long, value_name = "FILE")]
@@ -57,10 +52,7 @@ pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
         args.in_flight as usize <= possible,
         "--in-flight is at most {possible}: {OF_SENDER_MAX} for each client that is in a chat"
     );
-    let (warmup, measured) = (
-        seconds("--warmup", args.warmup)?,
-        seconds("--seconds", args.seconds)?,
-    );
+    let (warmup, measured) = args.stretch.times()?;
     // Before anybody connects: the services have nothing to do.
     let raw = if args.raw {
         Some(raw::measure(&args.crowd, &plan, args.raw_extent).await?)
@@ -84,8 +76,8 @@ pub(crate) async fn run(args: MaxArgs) -> anyhow::Result<()> {
     let offered = Offered {
         rate: None,
         in_flight: Some(args.in_flight),
-        seconds: args.seconds,
-        warmup_seconds: args.warmup,
+        seconds: args.stretch.seconds,
+        warmup_seconds: args.stretch.warmup,
     };
     let mut result = LoadReport::new(&args.crowd, offered, &crowd, load, stretch);
     if let Some(raw) = raw {

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use tokio_util::sync::CancellationToken;
 
-use super::crowd::{Crowd, CrowdArgs, seconds};
+use super::crowd::{Crowd, CrowdArgs};
 use super::ledger::MESSAGES_MAX;
 use super::observed::Load;
 use super::progress::{each_second_until, report, wait_for_the_rest, wait_for_the_unexpected};
 use super::report::{LoadReport, Offered};
-use super::stretch::{Moment, Stretch};
+use super::stretch::{Moment, Stretch, StretchArgs};
 
 /// Between the end of the preparations and the first message.
 pub(crate) const HEAD_START: Duration = Duration::from_millis(200);
@@ -31,13 +31,8 @@ pub(crate) struct RateArgs {
     #[arg(long, default_value_t = 200.0, value_name = "PER_SECOND")]
     rate: f64,
 
-    /// For how long is measured.
-    #[arg(long, default_value_t = 30.0, value_name = "SECONDS")]
-    seconds: f64,
-
-    /// For how long the same is sent before that.
-    #[arg(long, default_value_t = 5.0, value_name = "SECONDS")]
-    warmup: f64,
+    #[command(flatten)]
+    stretch: StretchArgs,
 
     /// Draws latency over time and by percentile there, as SVG.
     #[arg(long, value_name = "FILE")]
@@ -57,10 +52,7 @@ pub(crate) struct Pace {
 
 pub(crate) async fn run(args: RateArgs) -> anyhow::Result<()> {
     let plan = args.crowd.plan()?;
-    let (warmup, measured) = (
-        seconds("--warmup", args.warmup)?,
-        seconds("--seconds", args.seconds)?,
-    );
+    let (warmup, measured) = args.stretch.times()?;
     let pace = Pace::new(args.rate, warmup, measured)?;
     let crowd = args.crowd.gather(plan).await?;
     let load = crowd.begin(Instant::now() + HEAD_START, None);
@@ -72,8 +64,8 @@ pub(crate) async fn run(args: RateArgs) -> anyhow::Result<()> {
     let offered = Offered {
         rate: Some(args.rate),
         in_flight: None,
-        seconds: args.seconds,
-        warmup_seconds: args.warmup,
+        seconds: args.stretch.seconds,
+        warmup_seconds: args.stretch.warmup,
     };
     let result = LoadReport::new(&args.crowd, offered, &crowd, load, stretch);
     crowd.fleet.close().await;

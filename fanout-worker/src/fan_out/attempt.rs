@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidings_nats::{Accepted, Entry, Event, Inbox, WireError, chat_subject};
+use bytes::Bytes;
+use tidings_nats::{Accepted, Entry, Event, Inbox, Lane, WireError, chat_subject};
 use tidings_protocol::{ClientId, UserId};
 use tidings_service::{Kind, Span, TraceContext};
 use tokio::sync::oneshot;
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::late_grant::late_grant;
 use super::{FanOut, Incoming};
 use crate::holds::Hold;
+use crate::live_lane;
 use crate::participants::ParticipantsCache;
 use crate::tries::Failure;
 
@@ -62,7 +64,7 @@ impl FanOut {
         progress: &mut Progress,
     ) -> Result<&'static str, Failure> {
         if !self.standing.is_good() {
-            return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
+            return Err(not_renewed());
         }
         let Some(payload) = self.payload(incoming).await? else {
             return Ok("gone");
@@ -109,7 +111,14 @@ impl FanOut {
             .await?;
         drop(span);
         let heirs = in_time(self.heirs(&late, stored)).await?;
-        let told = stored
+        let told = self.told_of(stored).chain(heirs);
+        self.notify(incoming.lane, &entry, progress.trace, told).await?;
+        Ok(event.kind())
+    }
+
+    /// Which clients are told of what was stored, and where that is.
+    pub(super) fn told_of(&self, stored: &Stored) -> impl Iterator<Item = live_lane::Stored> {
+        stored
             .iter()
             .filter_map(|((user_id, inbox), accepted)| match (inbox, accepted) {
                 (Inbox::Client(client_id), Some(accepted)) => {
@@ -117,25 +126,34 @@ impl FanOut {
                 }
                 _ => None,
             })
-            .chain(heirs);
-        let in_standing = || self.standing.is_good();
-        let trace = progress.trace;
-        if !self
-            .live
-            .notify(incoming.lane, &entry, trace, told, in_standing)
-            .await
-        {
-            return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
-        }
-        Ok(event.kind())
     }
+
+    /// Tells gateways of what was stored.
+    pub(super) async fn notify(
+        &self,
+        lane: Lane,
+        entry: &Bytes,
+        trace: Option<TraceContext>,
+        told: impl Iterator<Item = live_lane::Stored>,
+    ) -> Result<(), Failure> {
+        let in_standing = || self.standing.is_good();
+        if self.live.notify(lane, entry, trace, told, in_standing).await {
+            Ok(())
+        } else {
+            Err(not_renewed())
+        }
+    }
+}
+
+fn not_renewed() -> Failure {
+    Failure::weather("the worker's own key is not renewed")
 }
 
 /// A look-up in Postgres, which is given up after some time.
 pub(super) async fn in_time<T>(look_up: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::time::timeout(LOOK_UP_TIMEOUT, look_up)
         .await
-        .unwrap_or_else(|_| Err(Failure::Weather("Postgres does not answer".to_owned())))
+        .unwrap_or_else(|_| Err(Failure::weather("Postgres does not answer")))
 }
 
 fn wire_failure(error: &WireError) -> Failure {

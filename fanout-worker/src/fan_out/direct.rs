@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Progress, Stored, Target, in_time};
 use super::giving_up::forget_chat;
-use super::{FanOut, Incoming, Outcome};
+use super::{FanOut, Incoming, Outcome, wait_to_try_again};
 use crate::holds::{Due, Hold, Taker};
 use crate::participants::ParticipantsCache;
 use crate::tries::{Failure, Tries};
@@ -35,15 +35,15 @@ impl FanOut {
         mut targets: Vec<Target>,
         progress: &mut Progress,
     ) -> Result<Vec<Target>, Failure> {
-        let known = clients_of(event, &targets);
+        let known = known_to(event, &targets);
         if !self
             .live
             .holds
             .admit(event.chat_id(), incoming.sequence, &known)
             .await
         {
-            return Err(Failure::Weather(
-                "a client is new, and an earlier event is still in CHATS".to_owned(),
+            return Err(Failure::weather(
+                "a client is new, and an earlier event is still in CHATS",
             ));
         }
         // Once: who is told later is told after it is stored.
@@ -52,24 +52,19 @@ impl FanOut {
         }
         let hold = Arc::new(Hold {
             sequence: incoming.sequence,
-            chat_id: event.chat_id(),
             lane: incoming.lane,
             entry: entry.clone(),
             event: event.clone(),
             trace: progress.trace,
             changed: Notify::new(),
         });
-        let clients = targets.iter().filter_map(|(user_id, inbox)| match inbox {
-            Inbox::Client(client_id) => Some((*client_id, user_id.clone())),
-            Inbox::First => None,
-        });
         let told = self
             .live
-            .tell_directly(&hold, clients, &known, || {
+            .tell_directly(&hold, clients_of(&targets), &known, || {
                 self.standing.is_good() && !progress.cancelled.is_cancelled()
             })
             .await
-            .ok_or_else(|| Failure::Weather("the worker may not work on it any more".to_owned()))?;
+            .ok_or_else(|| Failure::weather("the worker may not work on it any more"))?;
         if told.is_empty() {
             progress.held = None;
         } else {
@@ -91,10 +86,7 @@ impl FanOut {
         targets: &[Target],
         cancelled: &CancellationToken,
     ) -> Result<(), Failure> {
-        let clients = targets.iter().filter_map(|(user_id, inbox)| match inbox {
-            Inbox::Client(client_id) => Some((*client_id, user_id.clone())),
-            Inbox::First => None,
-        });
+        let clients = clients_of(targets);
         self.store_held(chat_id, sequence.saturating_sub(1), clients, cancelled)
             .await
     }
@@ -124,35 +116,24 @@ impl FanOut {
                 }
                 Due::Store(clients) => {
                     let clients = clients.into_iter();
-                    let stored = self.store_held(hold.chat_id, hold.sequence, clients, cancelled);
+                    let stored = self.store_held(hold.event.chat_id(), hold.sequence, clients, cancelled);
                     let stored = AssertUnwindSafe(stored).catch_unwind().await;
-                    let failure = match stored.unwrap_or_else(|_| Err(weather("its handler panicked"))) {
-                        Ok(()) => continue,
-                        Err(Failure::Poison(reason)) => {
-                            match self.bury(incoming, &reason, tries.count()).await {
-                                Ok(()) => {
-                                    forget_chat(participants, incoming);
-                                    return Outcome::Finished;
+                    let failure =
+                        match stored.unwrap_or_else(|_| Err(Failure::weather("its handler panicked"))) {
+                            Ok(()) => continue,
+                            Err(Failure::Poison(reason)) => {
+                                match self.bury(incoming, &reason, tries.count()).await {
+                                    Ok(()) => {
+                                        forget_chat(participants, incoming);
+                                        return Outcome::Finished;
+                                    }
+                                    Err(error) => error,
                                 }
-                                Err(error) => error,
                             }
-                        }
-                        Err(Failure::Weather(reason) | Failure::Newer(reason)) => reason,
-                    };
+                            Err(Failure::Weather(reason) | Failure::Newer(reason)) => reason,
+                        };
                     tries.count_one();
-                    metrics::counter!("tidings_fanout_retries_total").increment(1);
-                    if tries.is_news() {
-                        let tries = tries.count();
-                        tracing::warn!(
-                            stream.sequence = hold.sequence,
-                            tries,
-                            reason = failure,
-                            "an event waits"
-                        );
-                    }
-                    cancelled
-                        .run_until_cancelled(tokio::time::sleep(tries.delay()))
-                        .await;
+                    wait_to_try_again(incoming, &tries, &failure, cancelled).await;
                 }
             }
         }
@@ -230,22 +211,8 @@ impl FanOut {
                 &mut stored,
             )
             .await;
-        let told = stored
-            .iter()
-            .filter_map(|((user_id, inbox), accepted)| match (inbox, accepted) {
-                (Inbox::Client(client_id), Some(accepted)) => {
-                    Some((*client_id, (self.topology.shard(user_id), *accepted)))
-                }
-                _ => None,
-            });
-        let in_standing = || self.standing.is_good();
-        if !self
-            .live
-            .notify(hold.lane, &hold.entry, hold.trace, told, in_standing)
-            .await
-        {
-            return Err(Failure::Weather("the worker's own key is not renewed".to_owned()));
-        }
+        let told = self.told_of(&stored);
+        self.notify(hold.lane, &hold.entry, hold.trace, told).await?;
         for (_, inbox) in stored.keys() {
             if let Inbox::Client(client_id) = inbox {
                 self.live.holds.settle(hold.sequence, *client_id);
@@ -255,27 +222,28 @@ impl FanOut {
     }
 }
 
-/// Who hears of an event: those that it is for, and who has sent it.
-fn clients_of(event: &Event, targets: &[Target]) -> HashSet<ClientId> {
-    let clients = targets.iter().filter_map(|(_, inbox)| match inbox {
-        Inbox::Client(client_id) => Some(*client_id),
+/// The clients among those whose inboxes get it.
+fn clients_of(targets: &[Target]) -> impl Iterator<Item = (ClientId, UserId)> {
+    targets.iter().filter_map(|(user_id, inbox)| match inbox {
+        Inbox::Client(client_id) => Some((*client_id, user_id.clone())),
         Inbox::First => None,
-    });
+    })
+}
+
+/// Who hears of an event: those that it is for, and who has sent it.
+fn known_to(event: &Event, targets: &[Target]) -> HashSet<ClientId> {
     let sender = match event {
         Event::Message(message) => Some(message.client_id),
         Event::ChatUpdate(_) => None,
     };
+    let clients = clients_of(targets).map(|(client_id, _)| client_id);
     clients.chain(sender).collect()
-}
-
-fn weather(reason: &str) -> Failure {
-    Failure::Weather(reason.to_owned())
 }
 
 /// Whether the work goes on.
 fn go_on(cancelled: &CancellationToken) -> Result<(), Failure> {
     if cancelled.is_cancelled() {
-        return Err(weather("it is to end"));
+        return Err(Failure::weather("it is to end"));
     }
     Ok(())
 }

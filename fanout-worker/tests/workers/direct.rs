@@ -8,7 +8,8 @@ use crate::support::{Gateway, Person, System, Worker, texts};
 /// A chat of alice and bob, where bob is connected to `g1` and has granted direct delivery.
 struct Granted {
     system: System,
-    worker: Worker,
+    /// Where the worker is answered.
+    subject: String,
     gateway: Gateway,
     alice: Person,
     bob: Person,
@@ -21,51 +22,56 @@ const CONNECTION: u64 = 7;
 const GRANT: u32 = 3;
 
 impl Granted {
-    async fn start() -> Self {
+    async fn start() -> (Self, Worker) {
+        let (mut granted, worker) = Self::without_grant(&[]).await;
+        granted.grant().await;
+        (granted, worker)
+    }
+
+    /// Of a worker with these settings, whom bob has granted nothing.
+    async fn without_grant(settings: &[&str]) -> (Self, Worker) {
         let system = System::start(4).await;
         let (alice, bob) = (system.register("alice").await, system.register("bob").await);
         let mut gateway = Gateway::listen(&system, "g1").await;
-        let worker = system.worker().await;
+        let worker = system.worker_with(settings).await;
         let revision = system.connect(&bob, "g1", CONNECTION).await;
         gateway
             .beacon(|beacon| beacon.sessions_revision >= revision)
             .await;
         let (chat_id, _) = system.chat(&[&alice.user_id, &bob.user_id]).await;
         system.wait_for_entries(&bob, 1).await;
-        let mut granted = Self {
+        let granted = Self {
             system,
-            worker,
+            subject: direct_subject(&worker.context.boot_id.to_string()),
             gateway,
             alice,
             bob,
             chat_id,
             before: 1,
         };
-        granted.grant(CONNECTION, GRANT).await;
-        granted
+        (granted, worker)
     }
 
     async fn answer(&self, answers: Vec<DirectAnswer>) {
-        let subject = direct_subject(&self.worker.context.boot_id.to_string());
         let client = self.system.context.nats.client();
-        let sent = client.publish(subject, DirectAnswers(answers).encode()).await;
+        let answers = DirectAnswers(answers).encode();
+        let sent = client.publish(self.subject.clone(), answers).await;
         sent.expect("NATS is connected");
     }
 
-    /// Until the worker has taken it: it tells directly from then on.
-    async fn grant(&mut self, connection: u64, grant: u32) {
-        let client_id = self.bob.client_id;
-        let granted = DirectAnswer::Granted {
-            client_id,
-            connection,
+    fn granted(&self, grant: u32) -> DirectAnswer {
+        DirectAnswer::Granted {
+            client_id: self.bob.client_id,
+            connection: CONNECTION,
             grant,
-        };
-        self.answer(vec![granted]).await;
+        }
+    }
+
+    /// Until the worker has taken it: it tells directly from then on.
+    async fn grant(&mut self) {
+        self.answer(vec![self.granted(GRANT)]).await;
         loop {
-            let event = self
-                .system
-                .send(self.chat_id, &self.alice, "is it granted?")
-                .await;
+            let event = self.say("is it granted?").await;
             // It is confirmed where it was told directly; where it was not, it is stored, and this means nothing.
             let told = self.gateway.is_direct(event).await;
             self.confirm(event).await;
@@ -77,6 +83,10 @@ impl Granted {
                 return;
             }
         }
+    }
+
+    async fn say(&self, text: &str) -> u64 {
+        self.system.send(self.chat_id, &self.alice, text).await
     }
 
     async fn confirm(&self, event: u64) {
@@ -94,21 +104,14 @@ impl Granted {
         let mut texts = texts(&inbox[self.before..]);
         texts.remove(&self.chat_id).unwrap_or_default()
     }
-
-    async fn stop(self) {
-        self.worker.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_confirmed_is_never_stored() {
-    let mut granted = Granted::start().await;
+    let (mut granted, worker) = Granted::start().await;
     // On a machine that stands still for a second it is stored, and told again.
     for attempt in 0.. {
-        let event = granted
-            .system
-            .send(granted.chat_id, &granted.alice, "hello")
-            .await;
+        let event = granted.say("hello").await;
         let notice = granted.gateway.direct().await;
         let recipient = notice.recipients[0];
         assert_eq!(
@@ -123,14 +126,14 @@ async fn what_is_confirmed_is_never_stored() {
         }
         assert!(attempt < 10, "it is always stored");
     }
-    granted.stop().await;
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_confirmed_is_stored_after_a_second_and_told_again() {
-    let mut granted = Granted::start().await;
+    let (mut granted, worker) = Granted::start().await;
     for text in ["one", "two", "three"] {
-        granted.system.send(granted.chat_id, &granted.alice, text).await;
+        granted.say(text).await;
         granted.gateway.direct().await;
     }
     granted.system.wait_until_fanned_out().await;
@@ -141,16 +144,13 @@ async fn what_is_not_confirmed_is_stored_after_a_second_and_told_again() {
         sequences.push(notice.recipients[0].sequence);
     }
     assert!(sequences.is_sorted(), "{sequences:?}");
-    granted.stop().await;
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_stored_before_what_comes_after_it() {
-    let mut granted = Granted::start().await;
-    let refused = granted
-        .system
-        .send(granted.chat_id, &granted.alice, "refused")
-        .await;
+    let (mut granted, worker) = Granted::start().await;
+    let refused = granted.say("refused").await;
     granted.gateway.direct().await;
     let client_id = granted.bob.client_id;
     // A later grant does not let anything overtake it.
@@ -160,17 +160,10 @@ async fn what_is_refused_is_stored_before_what_comes_after_it() {
                 event: refused,
                 client_id,
             },
-            DirectAnswer::Granted {
-                client_id,
-                connection: CONNECTION,
-                grant: GRANT + 1,
-            },
+            granted.granted(GRANT + 1),
         ])
         .await;
-    granted
-        .system
-        .send(granted.chat_id, &granted.alice, "after it")
-        .await;
+    granted.say("after it").await;
     let notice = granted.gateway.notice().await;
     let first = notice.recipients[0].sequence;
     let stored = granted.stored().await;
@@ -179,16 +172,13 @@ async fn what_is_refused_is_stored_before_what_comes_after_it() {
     let stored = granted.stored().await;
     assert_eq!(stored, ["refused", "after it"]);
     assert!(first > 0);
-    granted.stop().await;
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_beacon_waits_until_what_was_told_elsewhere_is_stored() {
-    let mut granted = Granted::start().await;
-    granted
-        .system
-        .send(granted.chat_id, &granted.alice, "told elsewhere")
-        .await;
+    let (mut granted, worker) = Granted::start().await;
+    granted.say("told elsewhere").await;
     granted.gateway.direct().await;
     let revision = granted.system.connect(&granted.bob, "g1", CONNECTION + 1).await;
     granted
@@ -196,85 +186,45 @@ async fn a_beacon_waits_until_what_was_told_elsewhere_is_stored() {
         .beacon(|beacon| beacon.sessions_revision >= revision)
         .await;
     assert_eq!(granted.stored().await, ["told elsewhere"]);
-    granted.stop().await;
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_takes_over_stores_what_was_not_confirmed() {
-    let mut granted = Granted::start().await;
+    let (mut granted, worker) = Granted::start().await;
     for text in ["one", "two"] {
-        granted.system.send(granted.chat_id, &granted.alice, text).await;
+        granted.say(text).await;
         granted.gateway.direct().await;
     }
     let successor = granted.system.worker().await;
-    let Granted {
-        system,
-        worker,
-        bob,
-        chat_id,
-        before,
-        ..
-    } = granted;
     worker.kill();
-    system.wait_until_fanned_out().await;
-    let inbox = system.inbox(&bob.user_id, Inbox::Client(bob.client_id)).await;
-    assert_eq!(texts(&inbox[before..])[&chat_id], ["one", "two"]);
+    granted.system.wait_until_fanned_out().await;
+    assert_eq!(granted.stored().await, ["one", "two"]);
     successor.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_stops_leaves_nothing_behind() {
-    let mut granted = Granted::start().await;
-    granted
-        .system
-        .send(granted.chat_id, &granted.alice, "before the end")
-        .await;
+    let (mut granted, worker) = Granted::start().await;
+    granted.say("before the end").await;
     granted.gateway.direct().await;
-    let Granted {
-        system,
-        worker,
-        bob,
-        chat_id,
-        before,
-        ..
-    } = granted;
     worker.stop().await;
-    assert_eq!(system.stored("CHATS").await, 0, "nobody has to do it again");
-    let inbox = system.inbox(&bob.user_id, Inbox::Client(bob.client_id)).await;
-    assert_eq!(texts(&inbox[before..])[&chat_id], ["before the end"]);
+    assert_eq!(
+        granted.system.stored("CHATS").await,
+        0,
+        "nobody has to do it again"
+    );
+    assert_eq!(granted.stored().await, ["before the end"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_it_is_switched_off_everything_is_stored() {
-    let system = System::start(4).await;
-    let (alice, bob) = (system.register("alice").await, system.register("bob").await);
-    let mut gateway = Gateway::listen(&system, "g1").await;
-    let worker = system.worker_with(&["--direct-delivery", "off"]).await;
-    let revision = system.connect(&bob, "g1", CONNECTION).await;
-    gateway
-        .beacon(|beacon| beacon.sessions_revision >= revision)
-        .await;
-    let (chat_id, _) = system.chat(&[&alice.user_id, &bob.user_id]).await;
-    let granted = Granted {
-        system,
-        worker,
-        gateway,
-        alice,
-        bob,
-        chat_id,
-        before: 1,
-    };
-    let client_id = granted.bob.client_id;
-    let grant = DirectAnswer::Granted {
-        client_id,
-        connection: CONNECTION,
-        grant: GRANT,
-    };
-    granted.answer(vec![grant]).await;
+    let (granted, worker) = Granted::without_grant(&["--direct-delivery", "off"]).await;
+    granted.answer(vec![granted.granted(GRANT)]).await;
     for text in ["one", "two", "three"] {
-        granted.system.send(granted.chat_id, &granted.alice, text).await;
+        granted.say(text).await;
     }
     granted.system.wait_until_fanned_out().await;
     assert_eq!(granted.stored().await, ["one", "two", "three"]);
-    granted.stop().await;
+    worker.stop().await;
 }
