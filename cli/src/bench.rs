@@ -4,6 +4,7 @@
 mod client;
 mod connecting;
 mod crowd;
+mod event;
 mod fleet;
 mod idle;
 mod in_flight;
@@ -24,6 +25,7 @@ mod raw;
 mod report;
 mod search;
 mod series;
+mod share;
 mod storm;
 mod streams;
 mod stretch;
@@ -55,8 +57,25 @@ enum Scenario {
     Idle(idle::IdleArgs),
 }
 
+impl Scenario {
+    const fn target(&self) -> &target::TargetArgs {
+        match self {
+            Self::Rate(args) => &args.crowd.target,
+            Self::Max(args) => &args.crowd.target,
+            Self::Ramp(args) => &args.crowd.target,
+            Self::Raw(args) => &args.crowd.target,
+            Self::Offline(args) => &args.crowd.target,
+            Self::Storm(args) => &args.crowd.target,
+            Self::Idle(args) => &args.target,
+        }
+    }
+}
+
 pub(crate) fn main(args: BenchArgs) -> ExitCode {
     crate::block_on(async move {
+        if let Some(part) = share::Part::own()? {
+            return share::serve(args.scenario.target(), part).await;
+        }
         match args.scenario {
             Scenario::Rate(args) => rate::run(args).await,
             Scenario::Max(args) => max::run(args).await,

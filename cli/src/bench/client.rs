@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tidings_client::connection::{Closed, Connection, Incoming};
@@ -13,7 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::connecting::come_back;
-use super::observed::{Observed, count};
+use super::event::{self, Arrival, Event};
+use super::observed::Observed;
+use super::share::Share;
 use super::target::Target;
 
 /// Deliveries after which they are confirmed at once.
@@ -28,7 +29,7 @@ const JUST_BEFORE: Duration = Duration::from_secs(5);
 
 /// What a client is told to do.
 #[derive(Debug)]
-enum Command {
+pub(crate) enum Command {
     /// Sends a message of the load.
     Send {
         number: usize,
@@ -47,10 +48,13 @@ enum Command {
     Close,
 }
 
-/// A client. Dropping it closes its connection without a handshake.
+/// A client. Dropping all of its handles closes its connection without a handshake.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
-    commands: mpsc::UnboundedSender<Command>,
+pub(crate) enum Client {
+    /// Its task is in this process.
+    Here(mpsc::UnboundedSender<Command>),
+    /// Another process has it.
+    There { index: u32, share: Arc<Share> },
 }
 
 /// The task behind a [`Client`].
@@ -109,42 +113,50 @@ impl Client {
             confirmed: VecDeque::new(),
             may_come_again: HashSet::new(),
         };
-        (Self { commands }, task)
+        (Self::Here(commands), task)
     }
 
     /// Sends a message of the load to the chat of this index. Never waits; a client whose connection is lost does
     /// nothing, one that is coming back sends it then.
     pub(crate) fn send(&self, number: usize, chat: u32) {
-        self.commands.send(Command::Send { number, chat }).ok();
+        self.command(Command::Send { number, chat });
     }
 
     /// Sends a request and waits for its reply. The request's number must be below 2^32 and not in use. `None`:
     /// the connection is lost.
     pub(crate) async fn request(&self, frame: impl Into<ClientFrame>) -> Option<Reply> {
         let (sender, reply) = oneshot::channel();
-        let command = Command::Request(Box::new(frame.into()), sender);
-        self.commands.send(command).ok()?;
+        self.command(Command::Request(Box::new(frame.into()), sender));
+        // Dropped with the command, where nobody does it.
         reply.await.ok()
     }
 
     /// Confirms what is left, closes, and stays away.
     pub(crate) fn leave(&self) {
-        self.commands.send(Command::Leave).ok();
+        self.command(Command::Leave);
     }
 
     /// Comes back after it has left.
     pub(crate) fn come_back(&self) {
-        self.commands.send(Command::Return).ok();
+        self.command(Command::Return);
     }
 
     /// Drops its socket without a word, and comes back at once.
     pub(crate) fn break_off(&self) {
-        self.commands.send(Command::BreakOff(Instant::now())).ok();
+        self.command(Command::BreakOff(Instant::now()));
     }
 
     /// Confirms what is left and closes.
     pub(crate) fn close(&self) {
-        self.commands.send(Command::Close).ok();
+        self.command(Command::Close);
+    }
+
+    /// Tells it to do something. One whose connection is lost does nothing.
+    pub(crate) fn command(&self, command: Command) {
+        match self {
+            Self::Here(commands) => drop(commands.send(command)),
+            Self::There { index, share } => share.command(*index, command),
+        }
     }
 }
 
@@ -170,7 +182,7 @@ impl Task {
                 Ok(End::Closed) => return session.connection.close().await,
                 Ok(End::Left) => {
                     session.connection.close().await;
-                    count(&self.observed.left);
+                    self.observed.note(Event::Left);
                     if !self.wait_outside().await {
                         return;
                     }
@@ -182,12 +194,12 @@ impl Task {
                 }
                 // Welcomed, and sent away after all, as one of many who come at once.
                 Err(_) if session.returned.is_some() => {
-                    count(&self.observed.sent_away);
+                    self.observed.note(Event::SentAway);
                     let returned = session.returned;
                     self.forget(session);
                     (returned, 1)
                 }
-                Err(closed) => return self.observed.lost(&self.name, &closed.to_string()),
+                Err(closed) => return self.lost(closed.to_string()),
             };
             let place = self.target.returning.acquire().await;
             let began = returned.unwrap_or_else(Instant::now);
@@ -195,9 +207,14 @@ impl Task {
             drop(place);
             match came {
                 Ok(connection) => session = Session::new(connection, Some(began)),
-                Err(error) => return self.observed.lost(&self.name, &format!("{error:#}")),
+                Err(error) => return self.lost(format!("{error:#}")),
             }
         }
+    }
+
+    fn lost(&self, why: String) {
+        let who = self.name.clone();
+        self.observed.note(Event::Lost { who, why });
     }
 
     /// Whether it comes back.
@@ -215,9 +232,7 @@ impl Task {
 
     /// Whatever was not confirmed will come again, and what just was may.
     fn forget(&mut self, session: Session) {
-        self.observed
-            .unconfirmed
-            .fetch_sub(session.unconfirmed, Ordering::Relaxed);
+        self.observed.note(Event::Settled(session.unconfirmed));
         let just_now = self
             .confirmed
             .drain(..)
@@ -233,7 +248,10 @@ impl Task {
             tokio::select! {
                 incoming = session.connection.next() => match incoming? {
                     Incoming::Frame(frame) => self.frame(session, frame).await?,
-                    Incoming::Unknown { delivery: Some(delivery) } => self.delivery(session, delivery).await?,
+                    Incoming::Unknown { delivery: Some(delivery) } => {
+                        self.observed.note(Event::UnknownDelivery);
+                        self.delivery(session, delivery).await?;
+                    }
                     Incoming::Unknown { delivery: None } => {}
                 },
                 command = self.commands.recv() => match command {
@@ -267,7 +285,7 @@ impl Task {
     async fn send_again(&mut self, session: &mut Session) -> Result<(), Closed> {
         for (number, chat) in self.unanswered.clone() {
             if self.write(session, number, chat).await? {
-                count(&self.observed.sent_again);
+                self.observed.note(Event::SentAgain);
             }
         }
         Ok(())
@@ -275,24 +293,23 @@ impl Task {
 
     async fn send(&mut self, session: &mut Session, number: usize, chat: u32) -> Result<(), Closed> {
         self.unanswered.insert(number, chat);
-        if self.write(session, number, chat).await?
-            && let Some(load) = self.observed.load()
-        {
-            load.ledger().sent(number, load.now());
+        if self.write(session, number, chat).await? {
+            let at = event::now();
+            self.observed.note(Event::Sent { number, at });
         }
         Ok(())
     }
 
-    /// Whether there is a load.
+    /// Whether it is known what messages look like.
     async fn write(&mut self, session: &mut Session, number: usize, chat: u32) -> Result<bool, Closed> {
-        let Some(load) = self.observed.load() else {
+        let Some(traffic) = self.observed.traffic() else {
             return Ok(false);
         };
         let message = SendMessage {
             id: FIRST_SEND_ID + number as u64,
-            chat_id: load.chat_ids[chat as usize],
-            message_id: load.run.message_id(number),
-            message: load.body.clone(),
+            chat_id: traffic.chat_ids[chat as usize],
+            message_id: traffic.run.message_id(number),
+            message: traffic.body.clone(),
             attachments: Vec::new(),
         };
         session.connection.send(&message.into()).await?;
@@ -302,7 +319,6 @@ impl Task {
     async fn frame(&mut self, session: &mut Session, frame: ServerFrame) -> Result<(), Closed> {
         match frame {
             ServerFrame::NewMessage(message) => {
-                count(&self.observed.messages);
                 self.message(session, &message);
                 self.delivery(session, message.delivery).await
             }
@@ -311,13 +327,11 @@ impl Task {
                     .observed
                     .run_name()
                     .is_some_and(|name| update.name.as_ref() == Some(name));
-                if of_this_run {
-                    count(&self.observed.chat_updates);
-                }
+                self.observed.note(Event::ChatUpdate { of_this_run });
                 self.delivery(session, update.delivery).await
             }
             ServerFrame::InboxTrimmed(trimmed) => {
-                count(&self.observed.trimmed);
+                self.observed.note(Event::Trimmed);
                 self.delivery(session, trimmed.delivery).await
             }
             ServerFrame::Reply(reply) => {
@@ -325,15 +339,16 @@ impl Task {
                 Ok(())
             }
             ServerFrame::CaughtUp(_) => {
-                count(&self.observed.caught_up);
+                self.observed.note(Event::CaughtUp);
                 if let Some(returned) = session.returned.take() {
-                    self.observed.back(returned.elapsed());
+                    let microseconds = returned.elapsed().as_micros() as u64;
+                    self.observed.note(Event::Back { microseconds });
                 }
                 // Nothing more is about to come that could be confirmed with it.
                 self.confirm(session).await
             }
             ServerFrame::Notice(_) => {
-                count(&self.observed.notices);
+                self.observed.note(Event::Notice);
                 Ok(())
             }
             // The close frame behind it says the same.
@@ -342,10 +357,19 @@ impl Task {
     }
 
     fn message(&mut self, session: &mut Session, message: &NewMessage) {
-        let Some(load) = self.observed.load() else { return };
-        let number = load.run.number(message.message_id);
+        let at = event::now();
+        let traffic = self.observed.traffic();
+        let number = traffic.and_then(|traffic| traffic.run.number(message.message_id));
         let again = number.is_some_and(|number| self.may_come_again.remove(&number));
-        load.delivered(self.index, message, again, load.now());
+        self.observed.note(Event::Message(Arrival {
+            client: self.index,
+            number,
+            chat: traffic.and_then(|traffic| traffic.chat(message.chat_id)),
+            seq: message.seq,
+            right_text: traffic.is_some_and(|traffic| message.message == traffic.body),
+            again,
+            at,
+        }));
         session.numbers.extend(number);
     }
 
@@ -360,16 +384,14 @@ impl Task {
         }
         let number = (id - FIRST_SEND_ID) as usize;
         self.unanswered.remove(&number);
-        if let Some(load) = self.observed.load() {
-            let code = reply.error.as_ref().map(|error| &error.code);
-            load.answered(number, code);
-        }
+        let error = reply.error.map(|error| error.code.as_str().to_owned());
+        let at = event::now();
+        self.observed.note(Event::Answered { number, error, at });
     }
 
     async fn delivery(&mut self, session: &mut Session, delivery: u64) -> Result<(), Closed> {
         session.through = delivery;
         session.unconfirmed += 1;
-        count(&self.observed.unconfirmed);
         if session.unconfirmed >= CONFIRM_COUNT {
             return self.confirm(session).await;
         }
@@ -397,7 +419,7 @@ impl Task {
         self.confirmed
             .extend(session.numbers.drain(..).map(|number| (now, number)));
         let confirmed = std::mem::take(&mut session.unconfirmed);
-        self.observed.unconfirmed.fetch_sub(confirmed, Ordering::Relaxed);
+        self.observed.note(Event::Settled(confirmed));
         Ok(())
     }
 }

@@ -9,7 +9,8 @@ use tidings_client::connection::{ConnectError, Connection, RequestFailed};
 use tidings_protocol::{ErrorCode, Hello};
 use tokio::time::timeout;
 
-use super::observed::{Observed, count};
+use super::event::Event;
+use super::observed::Observed;
 use super::target::{Login, Target};
 
 /// How often is tried that somebody comes in the first time.
@@ -62,7 +63,7 @@ pub(crate) async fn come_back(
                 return Err(refusal.error.context("cannot come back"));
             }
             Err(refusal) => {
-                count(&observed.sent_away);
+                observed.note(Event::SentAway);
                 tokio::time::sleep(refusal.wait(failures)).await;
                 failures += 1;
             }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::fleet::{Fleet, request};
 use super::in_flight::InFlight;
-use super::observed::{Load, read};
+use super::observed::{Load, Traffic, read};
 use super::plan::{Plan, Run, Shape};
 use super::say;
 use super::target::{Target, TargetArgs};
@@ -115,15 +115,11 @@ impl CrowdArgs {
 impl Crowd {
     /// From now on everybody works on a load whose times count from `start`. Once.
     pub(crate) fn begin(&self, start: Instant, in_flight: Option<InFlight>) -> &Load {
-        let load = Load::new(
-            self.run,
-            Arc::clone(&self.plan),
-            self.chat_ids.clone(),
-            self.body.clone(),
-            start,
-            in_flight,
-        );
-        self.fleet.observed.begin(load)
+        let observed = &self.fleet.observed;
+        let load = observed.begin(Load::new(Arc::clone(&self.plan), start, in_flight));
+        let traffic = Traffic::new(self.run, self.chat_ids.clone(), self.body.clone());
+        self.fleet.expect(traffic);
+        load
     }
 }
 
@@ -144,7 +140,7 @@ pub(crate) fn body(bytes: usize, seed: u64) -> String {
 async fn create_chats(fleet: &Fleet, target: &Target, plan: &Plan, run: Run) -> anyhow::Result<Vec<ChatId>> {
     let began = Instant::now();
     let name = format!("bench {run}");
-    fleet.observed.name_run(name.clone());
+    fleet.name_run(&name);
     let chat_ids = stream::iter(plan.chats.iter().enumerate())
         .map(|(index, members)| create_chat(fleet, target, plan.devices, index, members, &name))
         .buffered(CREATING)

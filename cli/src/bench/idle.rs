@@ -33,7 +33,7 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, clap::Args)]
 pub(crate) struct IdleArgs {
     #[command(flatten)]
-    target: TargetArgs,
+    pub(crate) target: TargetArgs,
 
     /// How many clients are measured.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tidings_protocol::{CLIENTS_MAX, ErrorCode, PARTICIPANTS_MAX};
+use tidings_protocol::{CLIENTS_MAX, PARTICIPANTS_MAX};
 
 use super::latency::Latencies;
 use super::plan::{Plan, Send};
@@ -204,11 +204,11 @@ impl Ledger {
     }
 
     /// Its sender got FAILURE.
-    pub(crate) fn refused(&mut self, number: usize, code: &ErrorCode) -> Ended {
+    pub(crate) fn refused(&mut self, number: usize, code: &str) -> Ended {
         if self.answered(number, Fate::Refused).is_none() {
             return Ended::default();
         }
-        *self.tally.refused.entry(code.as_str().to_owned()).or_default() += 1;
+        *self.tally.refused.entry(code.to_owned()).or_default() += 1;
         Ended {
             answered: true,
             message: true,
@@ -436,8 +436,8 @@ mod tests {
         deliver(&mut ledger, own, 0, 1);
         let tally = ledger.tally();
         assert_eq!((tally.duplicate, tally.wrong), (2, 1));
-        assert!(ledger.refused(1, &ErrorCode::Unavailable).message);
-        assert_eq!(ledger.refused(1, &ErrorCode::Unavailable), Ended::default());
+        assert!(ledger.refused(1, "unavailable").message);
+        assert_eq!(ledger.refused(1, "unavailable"), Ended::default());
     }
 
     #[test]
@@ -468,7 +468,7 @@ mod tests {
         for number in [0, 1] {
             ledger.accepted(number, Duration::from_secs(1));
         }
-        ledger.refused(2, &ErrorCode::RateLimited);
+        ledger.refused(2, "rate_limited");
         let first = recipients(&ledger, 0);
         let second = recipients(&ledger, 1);
         let both = *first

@@ -24,7 +24,7 @@ use super::stretch::{Moment, Stretch, StretchArgs};
 #[derive(Debug, clap::Args)]
 pub(crate) struct MaxArgs {
     #[command(flatten)]
-    crowd: CrowdArgs,
+    pub(crate) crowd: CrowdArgs,
 
     /// How many messages are under way at the same time. A client has at most 64 that are not answered.
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

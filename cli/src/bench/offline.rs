@@ -48,7 +48,7 @@ const SINGLE_CHATS: u32 = 64;
 #[derive(Debug, clap::Args)]
 pub(crate) struct OfflineArgs {
     #[command(flatten)]
-    crowd: CrowdArgs,
+    pub(crate) crowd: CrowdArgs,
 
     /// How many entries wait for each client, at least. [default: 20]
     ///
@@ -268,7 +268,7 @@ impl Offline<'_> {
             if complete && received.is_none() {
                 received = Some(began.elapsed().as_secs_f64());
             }
-            if complete && back == self.absent.len() as u64 && read(&observed.unconfirmed) == 0 {
+            if complete && back == self.absent.len() as u64 && observed.unconfirmed() == 0 {
                 confirmed = Some(began.elapsed().as_secs_f64());
             }
             if reported.elapsed() > REPORT_INTERVAL {

@@ -21,6 +21,7 @@ const MEGABYTE: f64 = 1e6;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct OfflineOptions {
     codec: &'static str,
+    processes: u32,
     /// Away.
     clients: u32,
     devices: u32,
@@ -109,6 +110,7 @@ impl OfflineOptions {
     pub(crate) const fn new(args: &CrowdArgs, senders: u32, in_flight: u32) -> Self {
         Self {
             codec: args.target.codec_name(),
+            processes: args.target.processes,
             clients: args.clients,
             devices: args.target.devices,
             senders,

@@ -6,6 +6,7 @@ use anyhow::ensure;
 use rand::rngs::StdRng;
 use rand::seq::{SliceRandom as _, index};
 use rand::{RngExt as _, SeedableRng as _};
+use serde::{Deserialize, Serialize};
 use tidings_protocol::{MessageId, PARTICIPANTS_MAX};
 use uuid::Builder;
 
@@ -182,7 +183,7 @@ impl Sends {
 }
 
 /// One run of the load generator: its messages carry their numbers in their ids.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Run([u8; 6]);
 
 impl Run {

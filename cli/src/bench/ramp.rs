@@ -39,7 +39,7 @@ const REST_PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug, clap::Args)]
 pub(crate) struct RampArgs {
     #[command(flatten)]
-    crowd: CrowdArgs,
+    pub(crate) crowd: CrowdArgs,
 
     /// What 99 of 100 deliveries must be faster than, from when the message was due.
     #[arg(long, default_value_t = 50.0, value_name = "MS")]
@@ -96,6 +96,7 @@ struct Step {
 #[serde(rename_all = "camelCase")]
 struct RampReport {
     codec: &'static str,
+    processes: u32,
     clients: u32,
     devices: u32,
     chats: u32,
@@ -155,6 +156,7 @@ pub(crate) async fn run(args: RampArgs) -> anyhow::Result<()> {
     let now = load.now();
     let report = RampReport {
         codec: args.crowd.target.codec_name(),
+        processes: args.crowd.target.processes,
         clients: args.crowd.clients,
         devices: args.crowd.target.devices,
         chats: args.crowd.chats,

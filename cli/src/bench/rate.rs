@@ -25,7 +25,7 @@ pub(crate) const HEAD_START: Duration = Duration::from_millis(200);
 #[derive(Debug, clap::Args)]
 pub(crate) struct RateArgs {
     #[command(flatten)]
-    crowd: CrowdArgs,
+    pub(crate) crowd: CrowdArgs,
 
     /// Messages a second, in all chats together.
     #[arg(long, default_value_t = 200.0, value_name = "PER_SECOND")]

@@ -49,7 +49,7 @@ const REST: Duration = Duration::from_secs(2);
 #[derive(Debug, clap::Args)]
 pub(crate) struct RawArgs {
     #[command(flatten)]
-    crowd: CrowdArgs,
+    pub(crate) crowd: CrowdArgs,
 
     #[command(flatten)]
     extent: Extent,

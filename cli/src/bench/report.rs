@@ -23,6 +23,7 @@ const MEGABYTE: f64 = 1e6;
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Options {
     codec: &'static str,
+    processes: u32,
     clients: u32,
     devices: u32,
     chats: u32,
@@ -111,6 +112,7 @@ impl LoadReport {
     ) -> Self {
         let options = Options {
             codec: args.target.codec_name(),
+            processes: args.target.processes,
             clients: args.clients,
             devices: args.target.devices,
             chats: args.chats,

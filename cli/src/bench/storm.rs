@@ -43,7 +43,7 @@ const MEGABYTE: f64 = 1e6;
 #[derive(Debug, clap::Args)]
 pub(crate) struct StormArgs {
     #[command(flatten)]
-    crowd: CrowdArgs,
+    pub(crate) crowd: CrowdArgs,
 
     /// Messages a second that are sent meanwhile, in all chats together; 0 is none.
     #[arg(long, default_value_t = 200.0, value_name = "PER_SECOND")]
@@ -67,6 +67,7 @@ pub(crate) struct StormArgs {
 #[serde(rename_all = "camelCase")]
 struct StormOptions {
     codec: &'static str,
+    processes: u32,
     clients: u32,
     devices: u32,
     chats: u32,
@@ -144,6 +145,7 @@ pub(crate) async fn run(args: StormArgs) -> anyhow::Result<()> {
     let report = StormReport {
         options: StormOptions {
             codec: args.crowd.target.codec_name(),
+            processes: args.crowd.target.processes,
             clients: args.crowd.clients,
             devices: args.crowd.target.devices,
             chats: args.crowd.chats,

@@ -18,6 +18,8 @@ use crate::{DataDir, UpFile, UpProcess};
 const DEVICE: &str = "bench";
 /// Longer than any run, so that no token expires within one.
 const TOKEN_LIFETIME: Duration = Duration::from_hours(24);
+/// Connections that are opened at the same time, where nothing else is asked for.
+const CONNECTING: u32 = 64;
 /// Files that are open beside the sockets: the runtime's, the standard streams, what `/proc` is read through.
 const FILES_BESIDE: u64 = 64;
 
@@ -57,6 +59,10 @@ pub(crate) struct TargetArgs {
     #[arg(long = "source", value_name = "ADDR", value_delimiter = ',')]
     sources: Vec<IpAddr>,
 
+    /// How many processes share the clients; 1 is this one. Others are started by it.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) processes: u32,
+
     /// Writes the result there, too.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -95,8 +101,10 @@ impl TargetArgs {
 /// See the module.
 pub(crate) struct Target {
     pub(crate) codec: Codec,
-    /// How many connections are opened at the same time, if that was said.
-    pub(crate) connecting: Option<usize>,
+    /// How many connections this process opens at the same time.
+    pub(crate) connecting: usize,
+    /// How many processes share the clients.
+    pub(crate) processes_of_load: u32,
     /// Places for clients that come back at the same time.
     pub(crate) returning: Semaphore,
     /// Empty where they are not known.
@@ -139,11 +147,13 @@ impl Target {
             CodecName::Json => Codec::Json,
             CodecName::Postcard => Codec::Postcard,
         };
-        let connecting = args.connecting.map(|count| count as usize);
+        // Each process opens its part of them.
+        let connecting = |count: u32| (count / args.processes).max(1) as usize;
         let target = Self {
             codec,
-            connecting,
-            returning: Semaphore::new(connecting.unwrap_or(Semaphore::MAX_PERMITS)),
+            connecting: connecting(args.connecting.unwrap_or(CONNECTING)),
+            processes_of_load: args.processes,
+            returning: Semaphore::new(args.connecting.map_or(Semaphore::MAX_PERMITS, connecting)),
             processes,
             devices: args.devices,
             sources: args.sources.clone(),

@@ -55,7 +55,7 @@ async fn what_waits_for_the_absent_is_stored_and_all_of_it_comes_when_they_do() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_device_that_is_absent_has_entries() {
-    let options = "--clients 6 --devices 2 --chats 2 --members 3 --senders 1 --messages 9 --codec postcard";
+    let options = "--processes 2 --clients 6 --devices 2 --chats 2 --members 3 --senders 1 --messages 9 --codec postcard";
     let options: Vec<&str> = options.split(' ').collect();
     let run = Run::of("offline", &options).await;
     assert_eq!(run.count("/store/messages"), 9);

@@ -6,7 +6,8 @@ use crate::run::{Run, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everybody_comes_back_and_nothing_is_missing() {
-    let options = "--clients 12 --devices 2 --chats 4 --members 3 --rate 20 --warmup 2 --seconds 2";
+    let options =
+        "--processes 2 --clients 12 --devices 2 --chats 4 --members 3 --rate 20 --warmup 2 --seconds 2";
     let options: Vec<&str> = options.split(' ').collect();
     let run = Run::of("storm", &options).await;
     run.assert_nothing_is_missing();
