@@ -103,48 +103,34 @@ pub struct Lane {
 
 /// One event, for all its recipients at one gateway.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
+pub struct Notice<L = Option<Lane>, R = Recipient> {
     /// The worker's boot id.
     pub worker: Uuid,
-    /// Counts this worker's notices to this gateway from 1; a gap casts doubt on every session.
+    /// Counts this worker's notices to this gateway from 1, direct ones too; a gap casts doubt on every session.
     pub number: u64,
     /// In which order it stands; a worker of before lanes were told does not say.
-    pub lane: Option<Lane>,
-    /// The entry, as it is stored in the inboxes.
+    pub lane: L,
+    /// The entry, as it is stored in the inboxes, or would be.
     pub entry: Bytes,
     /// Who gets it here.
-    pub recipients: Vec<Recipient>,
+    pub recipients: Vec<R>,
 }
 
-impl fmt::Debug for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            worker,
-            number,
-            lane,
-            entry,
-            recipients,
-        } = self;
-        debug_notice(f, "Notice", (*worker, *number), lane, entry, recipients)
-    }
-}
+/// One event, for all at one gateway who take it directly; its worker is answered on `direct.<worker>`. Only who granted
+/// that is sent one, so no gateway of before it must read it.
+pub type DirectNotice = Notice<Lane, DirectRecipient>;
 
 /// Without what people wrote.
-fn debug_notice(
-    f: &mut fmt::Formatter<'_>,
-    name: &str,
-    (worker, number): (Uuid, u64),
-    lane: &dyn fmt::Debug,
-    entry: &Bytes,
-    recipients: &dyn fmt::Debug,
-) -> fmt::Result {
-    f.debug_struct(name)
-        .field("worker", &worker)
-        .field("number", &number)
-        .field("lane", lane)
-        .field("entry_bytes", &entry.len())
-        .field("recipients", recipients)
-        .finish()
+impl<L: fmt::Debug, R: fmt::Debug> fmt::Debug for Notice<L, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notice")
+            .field("worker", &self.worker)
+            .field("number", &self.number)
+            .field("lane", &self.lane)
+            .field("entry_bytes", &self.entry.len())
+            .field("recipients", &self.recipients)
+            .finish()
+    }
 }
 
 /// A connected client that an entry was stored for.
@@ -161,35 +147,6 @@ pub struct Recipient {
     /// It was stored by an earlier try, of this worker or of another. It may be confirmed and gone by now, so the
     /// notice is a reason to read, and not to deliver.
     pub stored_before: bool,
-}
-
-/// One event, for all at one gateway who take it directly. Only who granted that is sent one, so no gateway of before
-/// it must read it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DirectNotice {
-    /// The worker's boot id; it is answered on `direct.<worker>`.
-    pub worker: Uuid,
-    /// Counts as [`Notice::number`] does, with those.
-    pub number: u64,
-    /// In which order it stands.
-    pub lane: Lane,
-    /// The entry, as it would be stored.
-    pub entry: Bytes,
-    /// Who gets it here.
-    pub recipients: Vec<DirectRecipient>,
-}
-
-impl fmt::Debug for DirectNotice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            worker,
-            number,
-            lane,
-            entry,
-            recipients,
-        } = self;
-        debug_notice(f, "DirectNotice", (*worker, *number), lane, entry, recipients)
-    }
 }
 
 /// A connected client that takes events directly.
