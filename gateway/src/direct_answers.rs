@@ -51,7 +51,7 @@ impl DirectAnswering {
             for (worker, answers) in waiting {
                 let subject = direct_subject(&BootId(worker).to_string());
                 for answers in answers.chunks(DirectAnswers::MAX) {
-                    let payload = DirectAnswers(answers.to_vec()).encode();
+                    let payload = DirectAnswers::encode(answers);
                     if let Err(error) = client.publish(subject.clone(), payload).await {
                         tracing::debug!(%error, "answers about direct deliveries were not sent");
                     }

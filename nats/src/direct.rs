@@ -43,8 +43,8 @@ impl DirectAnswers {
     pub const MAX: usize = 512;
 
     /// For `direct.<worker>`.
-    pub fn encode(&self) -> Bytes {
-        wire::encode(self)
+    pub fn encode(answers: &[DirectAnswer]) -> Bytes {
+        wire::encode(&answers)
     }
 
     /// From `direct.<worker>`.
@@ -81,7 +81,7 @@ mod tests {
             &id,
         ]
         .concat();
-        assert_eq!(answers.encode(), golden);
+        assert_eq!(DirectAnswers::encode(&answers.0), golden);
         assert_eq!(DirectAnswers::decode(&golden), Ok(answers));
     }
 }

@@ -180,7 +180,7 @@ mod tests {
             },
         ];
         let mut samples = vec![(Kind::Live, direct.encode())];
-        samples.extend(answers.map(|answer| (Kind::Answers, DirectAnswers(vec![answer]).encode())));
+        samples.extend(answers.map(|answer| (Kind::Answers, DirectAnswers::encode(&[answer]))));
         samples
     }
 

@@ -54,7 +54,7 @@ impl Granted {
 
     async fn answer(&self, answers: Vec<DirectAnswer>) {
         let client = self.system.context.nats.client();
-        let answers = DirectAnswers(answers).encode();
+        let answers = DirectAnswers::encode(&answers);
         let sent = client.publish(self.subject.clone(), answers).await;
         sent.expect("NATS is connected");
     }

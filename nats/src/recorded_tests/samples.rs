@@ -96,7 +96,7 @@ impl Sample {
             Self::Invalidation(invalidation) => invalidation.encode(),
             Self::Close(request) => request.encode(),
             Self::Live(message) => message.encode(),
-            Self::Direct(answers) => answers.encode(),
+            Self::Direct(answers) => DirectAnswers::encode(&answers.0),
             Self::Session(key) => key.encode(),
             Self::Trials(trials) => trials.encode(),
             Self::Instance(instance) => instance.encode(),
