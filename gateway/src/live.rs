@@ -49,7 +49,7 @@ pub(crate) struct Live {
     /// Told when keys of SESSIONS may be gone.
     keys_lost: Notify,
     /// What workers are answered.
-    pub(crate) answering: Arc<DirectAnswering>,
+    pub(crate) answering: DirectAnswering,
 }
 
 #[derive(Debug, Default)]
@@ -63,18 +63,18 @@ impl Live {
     pub(crate) async fn start(context: &Context, sessions: Arc<Sessions>) -> anyhow::Result<Arc<Self>> {
         let connection = context.connect_nats("live").await?;
         let living = LivingWatch::start(context, "fanout-worker").await?;
+        let (answering, answers) = DirectAnswering::new(connection.client().clone());
+        context.tasks.spawn_essential("answers", async move {
+            answers.await;
+            Ok(())
+        });
         let live = Arc::new(Self {
             sessions,
             state: Mutex::default(),
             living,
             doubts: watch::Sender::new(0),
             keys_lost: Notify::new(),
-            answering: Arc::default(),
-        });
-        let (answering, client) = (live.answering.clone(), connection.client().clone());
-        context.tasks.spawn_essential("answers", async move {
-            answering.run(&client).await;
-            Ok(())
+            answering,
         });
         let gateway = context.boot_id.to_string();
         let notices = connection.client().subscribe(live_subject(&gateway)).await?;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -290,6 +290,19 @@ impl ExtraGateway {
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Asks it to stop, and returns how it ended.
+    pub async fn stop(mut self) -> ExitStatus {
+        let pid = Pid::from_raw(self.pid().cast_signed());
+        kill(pid, Signal::SIGTERM).expect("it runs");
+        eventually("the extra gateway has ended", async || {
+            match self.child.try_wait().expect("it is a child of this process") {
+                Some(status) => Ok(status),
+                None => Err(()),
+            }
+        })
+        .await
     }
 
     /// Kills it, and returns when it is dead.

@@ -36,6 +36,7 @@ async fn every_process_may_stop_or_die() {
     let message = listener.message().await;
     assert_eq!(message.message, "unconfirmed");
     listener.confirm_through(message.delivery).await;
+    system.until_ready("gateway-2").await;
 
     // Either worker may die; the other one goes on with its partitions, whichever this chat is in.
     for worker in ["fanout-worker-1", "fanout-worker-2"] {
@@ -71,4 +72,30 @@ async fn every_process_may_stop_or_die() {
         if chats == 0 { Ok(()) } else { Err(chats) }
     })
     .await;
+}
+
+/// What a gateway still owes when it is asked to stop is soon done, also to workers that have told it directly.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_has_delivered_directly_stops_without_an_error() {
+    let system = System::shared().await;
+    let gateway = system.extra_gateway(&[]).await;
+    let (alice, bob) = (Identity::fresh("alice"), Identity::fresh("bob"));
+    let mut talker = Device::on(system, 0, &alice, Codec::Json).await;
+    let mut listener = Device::at(&gateway.ws, &bob, &bob.token(&system.secret()), Codec::Json).await;
+    let chat_id = talker.direct_chat(&bob.user_id).await;
+    listener.update().await;
+    listener.confirm_through(1).await;
+    talker.say(chat_id, "confirmed").await;
+    let message = listener.message().await;
+    listener.confirm_through(message.delivery).await;
+    talker.say(chat_id, "not confirmed").await;
+    listener.message().await;
+
+    // With an error after the time for draining, if anything is left then.
+    let status = gateway.stop().await;
+    assert!(status.success(), "{status}");
+    let (closed, _) = listener.until_closed().await;
+    assert_eq!(closed.close_code(), Some(CloseCode::Restart));
+    let mut listener = Device::on(system, 0, &bob, Codec::Json).await;
+    assert_eq!(listener.message().await.message, "not confirmed");
 }
