@@ -111,6 +111,8 @@ pub(crate) struct PartitionReader<D> {
     pulled_at: Instant,
     /// How many pulls in a row ended with nothing.
     in_vain: u32,
+    /// How many in a row nobody answered.
+    unanswered: u32,
     reset_at: Option<Instant>,
     queue: ChatQueue<Waiting<D>>,
     running: BTreeMap<u64, Running<D>>,
@@ -140,6 +142,7 @@ impl<D> PartitionReader<D> {
             pull_number: 0,
             pulled_at: now,
             in_vain: 0,
+            unanswered: 0,
             reset_at: None,
             queue: ChatQueue::default(),
             running: BTreeMap::new(),
@@ -266,7 +269,7 @@ impl<D> PartitionReader<D> {
         }
         if self.pull.as_ref().is_some_and(|pull| now >= pull.until) {
             // The server or the way there has lost it, and perhaps more.
-            self.fail(now);
+            self.unanswered_pull(now);
         }
         if self.phase == Phase::Reading {
             self.start_ready(now);

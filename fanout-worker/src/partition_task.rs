@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use tidings_nats::{
-    CHATS, ConsumerStatus, DeliveryInfo, FANOUT_GROUP, Lane, Partition, Pull, fanout_consumer,
+    Bus, CHATS, ConsumerStatus, DeliveryInfo, FANOUT_GROUP, Lane, Partition, Pull, fanout_consumer,
 };
 use tidings_protocol::ChatId;
 use tidings_service::{NatsConnection, NatsState, Tasks};
@@ -165,10 +165,33 @@ impl PartitionTask {
         let again = before.is_none_or(|before| now.connects > before.connects || !before.connected);
         match (now.connected, again) {
             (false, _) => vec![Event::Disconnected],
-            (true, true) => vec![Event::Disconnected, Event::Connected],
+            (true, true) => {
+                self.connected(now);
+                vec![Event::Disconnected]
+            }
             // Only the count of dropped messages can have changed.
             (true, false) => vec![Event::Doubt],
         }
+    }
+
+    /// Tells the reader of a connection once the consumer is there: a server that was started again may have forgotten
+    /// it, and a pull of a consumer that is not there is answered by nobody.
+    fn connected(&self, now: NatsState) {
+        let (bus, handle, connection) = (
+            self.fan_out.bus.clone(),
+            self.handle.clone(),
+            self.connection.clone(),
+        );
+        self.tasks.spawn(async move {
+            ensure(&bus, handle.partition).await;
+            let still = {
+                let state = connection.borrow();
+                state.connected && state.connects == now.connects
+            };
+            if still {
+                handle.tell(Event::Connected);
+            }
+        });
     }
 
     fn message(&mut self, message: Option<Message>) -> Event<Incoming> {
@@ -333,6 +356,8 @@ impl PartitionTask {
             .await;
             if let Err(error) = &result {
                 tracing::warn!(%error, partition = %handle.partition, "the consumer was not reset");
+                // Nobody answers for one that is not there.
+                ensure(&fan_out.bus, handle.partition).await;
             }
             handle.tell(Event::Reset {
                 generation,
@@ -412,6 +437,15 @@ impl PartitionTask {
         {
             tracing::debug!(%error, "an event was not said to be in progress");
         }
+    }
+}
+
+/// Makes the consumer if it is not there. The reader pulls again and again, so whoever asks goes on in any case.
+async fn ensure(bus: &Bus, partition: Partition) {
+    match bus.ensure_partition_consumer(partition, API_TIMEOUT).await {
+        Ok(false) => {}
+        Ok(true) => tracing::info!(%partition, "the consumer was not there, and was made"),
+        Err(error) => tracing::warn!(%error, %partition, "not known whether the consumer is there"),
     }
 }
 

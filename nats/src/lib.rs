@@ -50,7 +50,7 @@ pub use instance::Instance;
 pub use invalidation::Invalidation;
 pub use live::{Beacon, DirectNotice, DirectRecipient, Lane, LiveMessage, Notice, Recipient};
 pub use lost::{LOST_CHATS_MAX, LOST_KIND, Lost};
-pub use partition_consumer::PartitionConsumer;
+pub use partition_consumer::{PartitionConsumer, partition_consumer_config};
 pub use publish::{Accepted, PublishError};
 pub use session_key::SessionKey;
 pub use shard::{Partition, Shard, Topology};

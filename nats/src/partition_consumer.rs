@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::{ApiError, Bus, CHATS, Partition, fanout_consumer};
+use crate::{ApiError, Bus, CHATS, Partition, fanout_consumer, partition_subjects};
 
 /// Where the consumer of a partition is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,52 @@ struct Group {
     pinned_client_id: String,
 }
 
+/// The consumer of a partition as it is to be, for `$JS.API.CONSUMER.CREATE`. Its state is in memory: which events are
+/// delivered is of no use to a worker that takes over, and nothing else is in it (adr/0024).
+pub fn partition_consumer_config(partition: Partition) -> Value {
+    let mut config: Value = serde_json::from_str(include_str!("../definitions/fanout.json"))
+        .expect("definitions are JSON, a test reads them");
+    let description = config["description"].as_str().expect("a description");
+    config["description"] = json!(description.replace("Partition 00", &format!("Partition {partition}")));
+    config["name"] = json!(fanout_consumer(partition));
+    config["durable_name"] = json!(fanout_consumer(partition));
+    config["filter_subject"] = json!(partition_subjects(partition));
+    config
+}
+
 impl Bus {
+    /// Makes it where it is not there: a single server that was started again has forgotten it. Says whether it did.
+    pub async fn ensure_partition_consumer(
+        &self,
+        partition: Partition,
+        timeout: Duration,
+    ) -> Result<bool, ApiError> {
+        match self.partition_consumer(partition, timeout).await {
+            Ok(_) => return Ok(false),
+            Err(error) if error.not_found() => {}
+            Err(error) => return Err(error),
+        }
+        self.create_partition_consumer(&partition_consumer_config(partition), timeout)
+            .await?;
+        Ok(true)
+    }
+
+    /// Where it is there already and the same, nothing happens.
+    pub(crate) async fn create_partition_consumer(
+        &self,
+        config: &Value,
+        timeout: Duration,
+    ) -> Result<(), ApiError> {
+        let text = |key: &str| config[key].as_str().expect("the definition has it");
+        let subject = format!(
+            "CONSUMER.CREATE.{CHATS}.{}.{}",
+            text("name"),
+            text("filter_subject")
+        );
+        let body = json!({ "stream_name": CHATS, "config": config });
+        self.api::<IgnoredAny>(&subject, &body, timeout).await.map(drop)
+    }
+
     /// Asks its leader.
     pub async fn partition_consumer(
         &self,

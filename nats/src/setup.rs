@@ -7,8 +7,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Map, Value, json};
 
 use crate::api::{ApiError, Bus};
+use crate::partition_consumer::partition_consumer_config;
 use crate::shard::Topology;
-use crate::subject::{fanout_consumer, inbox_stream, partition_subjects};
+use crate::subject::inbox_stream;
 
 /// For one request: creating a replicated stream waits for an election.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -228,23 +229,10 @@ pub fn streams(options: &SetupOptions) -> Vec<Value> {
 
 /// Every consumer that setup makes; those of clients are made by gateways.
 pub fn consumers(options: &SetupOptions) -> Vec<Value> {
-    let fanout = definition(include_str!("../definitions/fanout.json"));
     options
         .topology
         .partitions()
-        .map(|partition| {
-            let mut fanout = fanout.clone();
-            fanout["name"] = json!(fanout_consumer(partition));
-            fanout["durable_name"] = json!(fanout_consumer(partition));
-            fanout["filter_subject"] = json!(partition_subjects(partition));
-            fanout["description"] = json!(
-                fanout["description"]
-                    .as_str()
-                    .expect("a description")
-                    .replace("Partition 00", &format!("Partition {partition}"))
-            );
-            fanout
-        })
+        .map(partition_consumer_config)
         .collect()
 }
 
@@ -348,26 +336,35 @@ async fn apply_consumer(bus: &Bus, wanted: &Value, dry_run: bool) -> Result<Opti
     let what = format!("consumer CHATS/{name}");
     let actual = info(bus, &format!("CONSUMER.INFO.CHATS.{name}")).await?;
     let fields = actual.as_ref().map(|actual| differences(wanted, actual));
+    // No server changes where a consumer has its state. Nothing is lost with it: a worker reads from the beginning.
+    let anew = actual
+        .as_ref()
+        .is_some_and(|actual| is_true(&actual["mem_storage"]) != is_true(&wanted["mem_storage"]));
     let how = match &fields {
         None => "create".to_owned(),
         Some(fields) if fields.is_empty() => return Ok(None),
+        Some(fields) if anew => format!("make anew {}", fields.join(", ")),
         Some(fields) => format!("update {}", fields.join(", ")),
     };
     if !dry_run {
-        let filter = wanted["filter_subject"]
-            .as_str()
-            .expect("fan-out consumers have a filter");
+        if anew {
+            let subject = format!("CONSUMER.DELETE.CHATS.{name}");
+            call(bus, &subject, &json!({}), &what).await?;
+        }
         let config = actual.map_or_else(|| wanted.clone(), |actual| merged(wanted, &actual));
-        let body = json!({ "stream_name": "CHATS", "config": config });
-        call(
-            bus,
-            &format!("CONSUMER.CREATE.CHATS.{name}.{filter}"),
-            &body,
-            &what,
-        )
-        .await?;
+        bus.create_partition_consumer(&config, TIMEOUT)
+            .await
+            .map_err(|error| SetupError::Api {
+                what: what.clone(),
+                error,
+            })?;
     }
     Ok(Some(Change { what, how }))
+}
+
+/// The server leaves out what is false.
+fn is_true(value: &Value) -> bool {
+    value.as_bool().unwrap_or(false)
 }
 
 /// The `config` of a stream or consumer, if it exists.

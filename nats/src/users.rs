@@ -258,6 +258,7 @@ impl List {
         // Events.
         self.api(&[
             "CONSUMER.INFO.CHATS.*",
+            "CONSUMER.CREATE.CHATS.*.chat.*.*",
             "CONSUMER.MSG.NEXT.CHATS.*",
             "CONSUMER.RESET.CHATS.*",
             "CONSUMER.UNPIN.CHATS.*",
@@ -295,7 +296,12 @@ impl List {
     }
 
     fn setup(&mut self) {
-        self.api(&["STREAM.NAMES", "CONSUMER.INFO.CHATS.*", "CONSUMER.CREATE.CHATS.>"]);
+        self.api(&[
+            "STREAM.NAMES",
+            "CONSUMER.INFO.CHATS.*",
+            "CONSUMER.CREATE.CHATS.>",
+            "CONSUMER.DELETE.CHATS.*",
+        ]);
         for question in ["INFO", "CREATE", "UPDATE"] {
             for stream in [CHATS, INVALIDATIONS, DEAD_LETTERS, "INBOX_*"] {
                 self.api(&[&format!("STREAM.{question}.{stream}")]);

@@ -94,7 +94,8 @@ pub(crate) enum Action<D> {
     },
     /// Reset the consumer to the beginning of the stream, and tell.
     Reset { generation: u64 },
-    /// Look whether the consumer has forgotten what is stored while nobody is pinned, and if so, reset it.
+    /// Look whether the consumer is there, and make it if not; whether it has forgotten what is stored while nobody is pinned,
+    /// and if so, reset it.
     Look,
     /// Take the pin away, and tell.
     Unpin,

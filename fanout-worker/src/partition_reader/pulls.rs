@@ -32,7 +32,7 @@ const RELUCTANT_EXPIRES: Duration = Duration::from_secs(1);
 const RELUCTANT_PAUSE: Duration = Duration::from_secs(2);
 /// After the first pull that nothing came for, and then after so many, some 10 s, it is looked whether there is really
 /// nothing: a consumer that has forgotten an event (adr/0019) delivers it to nobody, whoever waits to be pinned is not, and
-/// whoever was pinned before an election does not hear that he is no longer. A look is one request, most of the time.
+/// whoever was pinned before an election does not hear that he is no longer. A look is two requests, most of the time.
 const LOOK_EVERY: u32 = 5;
 
 impl<D> PartitionReader<D> {
@@ -113,6 +113,7 @@ impl<D> PartitionReader<D> {
         delivery: Delivery<D>,
         now: Instant,
     ) {
+        self.unanswered = 0;
         match self.phase {
             // It comes again after the reset, in its place.
             Phase::Waiting { .. } => match pin {
@@ -146,6 +147,15 @@ impl<D> PartitionReader<D> {
         self.in_vain += 1;
     }
 
+    /// Nobody answers for a consumer that is not there, either.
+    pub(super) fn unanswered_pull(&mut self, now: Instant) {
+        if self.unanswered.is_multiple_of(LOOK_EVERY) {
+            self.actions.push(Action::Look);
+        }
+        self.unanswered += 1;
+        self.fail(now);
+    }
+
     pub(super) fn count_delivery(&mut self) {
         self.in_vain = 0;
         if let Some(pull) = &mut self.pull {
@@ -164,6 +174,9 @@ impl<D> PartitionReader<D> {
         now: Instant,
     ) {
         let current = self.pull.as_ref().filter(|open| open.number == pull);
+        if !matches!(status, ConsumerStatus::NoResponders) {
+            self.unanswered = 0;
+        }
         match status {
             ConsumerStatus::Heartbeat => {}
             ConsumerStatus::NotPinned => {
@@ -193,7 +206,8 @@ impl<D> PartitionReader<D> {
                     }
                 }
             }
-            ConsumerStatus::Ended | ConsumerStatus::NoResponders | ConsumerStatus::Other(_) => self.fail(now),
+            ConsumerStatus::NoResponders => self.unanswered_pull(now),
+            ConsumerStatus::Ended | ConsumerStatus::Other(_) => self.fail(now),
         }
     }
 }

@@ -272,7 +272,8 @@ fn errors_are_met_with_a_pause() {
     script.status(2, 2, ConsumerStatus::Ended, &[]);
     script.after(400, &[]);
     script.after(100, &["open 3", "ask"]);
-    script.status(3, 3, ConsumerStatus::NoResponders, &[]);
+    // Nobody answers for a consumer that is not there.
+    script.status(3, 3, ConsumerStatus::NoResponders, &["look"]);
     script.after(500, &["open 4", "ask"]);
     // A pull without any answer is an error, too.
     script.after(4_100, &[]);
@@ -439,14 +440,14 @@ fn whoever_has_enough_asks_after_the_others() {
     script.after(100, &["ask"]);
     // A pull that is out lasts a second, and two more until it counts as lost.
     script.after(2_900, &[]);
-    script.after(100, &[]);
+    script.after(100, &["look"]);
     script.after(500, &["open 2", "ask"]);
     script.status(2, 3, ConsumerStatus::Expired, &["look"]);
     script.check(Event::Reluctant(true), &[]);
     script.check(Event::Reluctant(false), &["ask"]);
     script.status(2, 4, ConsumerStatus::Expired, &["ask"]);
     script.after(3_900, &[]);
-    script.after(100, &[]);
+    script.after(100, &["look"]);
     script.after(500, &["open 3", "ask"]);
 }
 

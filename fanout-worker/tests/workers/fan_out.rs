@@ -1,6 +1,7 @@
 //! One worker on real servers: what is accepted arrives in every inbox it is meant for, and gateways hear of it.
 
-use crate::support::{Gateway, System, changes, texts};
+use crate::support::{Gateway, PATIENCE, System, changes, texts};
+use serde_json::{Value, json};
 use tidings_nats::Inbox;
 use tidings_protocol::{Operation, UserId};
 
@@ -91,6 +92,28 @@ async fn what_the_consumer_has_forgotten_is_fanned_out() {
     let worker = system.worker().await;
     system.wait_until_fanned_out().await;
     assert_eq!(texts(&system.wait_for_entries(&bob, 2).await)[&chat_id], ["1"]);
+    worker.stop().await;
+}
+
+/// A worker that was connected all the time finds out by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_was_deleted_is_made_anew() {
+    let system = System::start(1).await;
+    let alice = system.register("alice").await;
+    let bob = system.register("bob").await;
+    let (chat_id, _) = system.chat(&[&alice.user_id, &bob.user_id]).await;
+    let worker = system.worker().await;
+    system.wait_until_fanned_out().await;
+    let subject = "CONSUMER.DELETE.CHATS.fanout-00";
+    let deleted = system
+        .context
+        .bus
+        .api::<Value>(subject, &json!({}), PATIENCE)
+        .await;
+    deleted.expect("it was there");
+    system.send(chat_id, &alice, "1").await;
+    assert_eq!(texts(&system.wait_for_entries(&bob, 2).await)[&chat_id], ["1"]);
+    system.wait_until_fanned_out().await;
     worker.stop().await;
 }
 

@@ -151,6 +151,14 @@ async fn a_restart_of_nats_loses_and_reorders_nothing() {
         .await
         .expect("NATS is there again")
         .expect("the connection lives");
+    // It has forgotten the consumers. The workers make them, and do not wait until something does not come.
+    let began = Instant::now();
+    for partition in system.context.topology.partitions() {
+        while let Err(error) = system.context.bus.partition_consumer(partition, PATIENCE).await {
+            assert!(began.elapsed() < PATIENCE, "{partition}: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
     send_many(&system, &chats, &alice, 200..300).await;
     system.wait_until_fanned_out().await;
     let entries = system.wait_for_entries(&bob, 4 + 300).await;
