@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use axum::extract::ws::Message;
 use tidings_protocol::{CaughtUp, ServerFrame, Timestamp, UserId};
 use tidings_service::{Span, clock};
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::delivery::{self, Body};
 
@@ -168,7 +168,7 @@ fn bytes(answer: &Message) -> usize {
     let payload = match answer {
         Message::Text(text) => text.len(),
         Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
-        Message::Close(_) => 0,
+        Message::Close(_) | Message::Frame(_) => 0,
     };
     size_of::<Message>() + payload
 }

@@ -3,8 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use axum::extract::connect_info::Connected;
@@ -24,35 +22,17 @@ const UNSENT_BYTES_MAX: u32 = 16 * 1024;
 /// connection, so it is a moment for each.
 const HEADERS_MAX: usize = 1024;
 
-/// The bytes that have left by a socket. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Sent(Arc<AtomicU64>);
-
-impl Sent {
-    /// How many there were since the socket was accepted.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
 /// Who has connected.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer {
     /// From where, as the load balancer says it if it does.
     pub(crate) address: SocketAddr,
-    /// What has left to it.
-    pub(crate) sent: Sent,
 }
 
 impl Connected<IncomingStream<'_, Sockets>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Sockets>) -> Self {
         Self {
             address: *stream.remote_addr(),
-            sent: stream.io().sent.clone(),
         }
     }
 }
@@ -117,8 +97,7 @@ impl Listener for Sockets {
         let _ = stream.set_nodelay(true);
         #[cfg(target_os = "linux")]
         let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
-        let sent = Sent::default();
-        (Socket { stream, sent }, address)
+        (Socket { stream, sent: 0 }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -130,7 +109,7 @@ impl Listener for Sockets {
 #[derive(Debug)]
 pub(crate) struct Socket {
     stream: TcpStream,
-    sent: Sent,
+    sent: u64,
 }
 
 impl AsyncRead for Socket {
@@ -144,9 +123,14 @@ impl AsyncRead for Socket {
 }
 
 impl Socket {
-    fn count(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// How many bytes have left since it was accepted.
+    pub(crate) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = written {
-            self.sent.add(bytes);
+            self.sent += bytes as u64;
         }
         written
     }

@@ -4,28 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, State, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use serde::Serialize;
-use tidings_protocol::{Codec, Error, ErrorCode, FRAME_BYTES_MAX, Limits};
+use tidings_protocol::{Codec, Error, ErrorCode, Limits};
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
+use crate::handshake::Handshake;
 use crate::hello;
 use crate::session;
 use crate::socket::Peer;
 use crate::unavailable::unavailable;
 use crate::wire::Wire;
-
-/// The socket's read buffer. It is resident for as long as the connection lives; chat frames are smaller.
-const READ_BUFFER_BYTES: usize = 1024;
-/// From so many bytes on, written frames go out by themselves.
-const WRITE_BUFFER_BYTES: usize = 4096;
-/// For what the socket does not take: a frame with every character escaped, and pongs. The next frame is made when
-/// the one before has left.
-const WRITE_BUFFER_BYTES_MAX: usize = 512 * 1024;
 
 #[derive(Clone, Debug)]
 struct Edge {
@@ -70,7 +63,7 @@ async fn upgrade(
     }): State<Edge>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
+    handshake: Handshake,
 ) -> Response {
     if stopping.is_cancelled() {
         let error = Error::new(ErrorCode::Unavailable, "this gateway restarts");
@@ -84,27 +77,20 @@ async fn upgrade(
         Err(error) => return refusal(&error),
     };
     let bearer = bearer(&headers);
-    upgrade
-        .protocols(Codec::ALL.map(Codec::subprotocol))
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-        .max_message_size(FRAME_BYTES_MAX)
-        .max_frame_size(FRAME_BYTES_MAX)
-        .on_upgrade(move |socket| async move {
-            let named = socket.protocol().and_then(|name| name.to_str().ok());
-            let codec = named.and_then(Codec::from_subprotocol).unwrap_or_default();
-            let tasks = gateway.tasks.clone();
-            tasks.spawn(async move {
-                let address = peer.address.ip();
-                let wire = Wire::new(socket, codec, peer.sent, stall_timeout);
-                // Boxed, so that what a hello needs is not kept for the life of the connection.
-                let opened = Box::pin(hello::hello(&gateway, wire, bearer, address, unauthenticated)).await;
-                if let Some(opened) = opened {
-                    session::run(gateway, opened).await;
-                }
-            });
-        })
+    let codec = handshake.codec();
+    let (response, socket) = handshake.accept();
+    let tasks = gateway.tasks.clone();
+    tasks.spawn(async move {
+        // Boxed, so that what a hello needs is not kept for the life of the connection.
+        let opening = Box::pin(async {
+            let wire = Wire::new(socket.await?, codec, stall_timeout);
+            hello::hello(&gateway, wire, bearer, peer.address.ip(), unauthenticated).await
+        });
+        if let Some(opened) = opening.await {
+            session::run(gateway, opened).await;
+        }
+    });
+    response
 }
 
 /// What a WebSocket would say, said in HTTP. `Retry-After` has whole seconds: `retryAfterMs` is rounded up, so that

@@ -3,22 +3,21 @@
 //! Writing never waits: what the client does not take yet waits in [`Outgoing`] and leaves while the next frame is
 //! awaited ([`Wire::next`]), so that whoever takes long to read is heard all the same.
 
-use std::borrow::Cow;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures::{SinkExt as _, StreamExt as _};
 use tidings_protocol::{
     ClientFrame, CloseCode, Closing, Codec, EncodedFrame, ErrorCode, FrameError, ServerFrame, UserId,
 };
 use tidings_service::Span;
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::delivery::Body;
 use crate::outgoing::{Next, Outgoing};
-use crate::socket::Sent;
+use crate::web_socket::WebSocket;
 
 /// The closing handshake is a courtesy.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -69,14 +68,12 @@ pub(crate) struct Wire {
     blocked: Option<Blocked>,
     /// When bytes last left that the socket had not taken at first.
     progressed_at: Option<Instant>,
-    sent: Sent,
     stall_timeout: Duration,
 }
 
 impl Wire {
-    /// Around a socket, of which `sent` counts what leaves. One that takes nothing for `stall_timeout` is read by
-    /// nobody.
-    pub(crate) fn new(socket: WebSocket, codec: Codec, sent: Sent, stall_timeout: Duration) -> Self {
+    /// Around a socket. One that takes nothing for `stall_timeout` is read by nobody.
+    pub(crate) fn new(socket: WebSocket, codec: Codec, stall_timeout: Duration) -> Self {
         Self {
             socket,
             codec,
@@ -85,7 +82,6 @@ impl Wire {
             unflushed: false,
             blocked: None,
             progressed_at: None,
-            sent,
             stall_timeout,
         }
     }
@@ -101,7 +97,7 @@ impl Wire {
                 return Poll::Ready(Err(gone));
             }
             if may_read && !self.outgoing.is_choked() {
-                self.socket.poll_next_unpin(context).map(Ok)
+                self.socket.poll_next(context).map(Ok)
             } else {
                 Poll::Pending
             }
@@ -109,7 +105,7 @@ impl Wire {
         let message = match message.await {
             Err(_) | Ok(None) => return Incoming::Gone,
             Ok(Some(Ok(message))) => message,
-            Ok(Some(Err(error))) => return unacceptable(error),
+            Ok(Some(Err(error))) => return unacceptable(&error),
         };
         match (message, self.codec) {
             (Message::Text(text), Codec::Json) => self.frame(text.as_bytes()),
@@ -121,7 +117,7 @@ impl Wire {
                 Incoming::SignOfLife
             }
             (Message::Pong(_), _) => Incoming::SignOfLife,
-            (Message::Close(_), _) => Incoming::Gone,
+            (Message::Close(_) | Message::Frame(_), _) => Incoming::Gone,
         }
     }
 
@@ -163,7 +159,7 @@ impl Wire {
 
     /// Asks for a sign of life.
     pub(crate) fn ping(&mut self) {
-        self.outgoing.answer(Message::Ping(axum::body::Bytes::new()));
+        self.outgoing.answer(Message::Ping(tungstenite::Bytes::new()));
     }
 
     /// The number of the last delivery that the client can have got; 0 before the first.
@@ -222,9 +218,9 @@ impl Wire {
                 if !self.unflushed {
                     return Poll::Ready(Ok(()));
                 }
-                self.socket.poll_flush_unpin(context)
+                self.socket.poll_flush(context)
             } else {
-                self.socket.poll_ready_unpin(context)
+                self.socket.poll_ready(context)
             };
             if takes.is_pending() {
                 self.note_blocked();
@@ -243,13 +239,13 @@ impl Wire {
             };
             self.unflushed = true;
             self.socket
-                .start_send_unpin(message)
+                .start_send(context, message)
                 .map_err(|_| WriteError::Gone)?;
         }
     }
 
     fn note_blocked(&mut self) {
-        let sent = self.sent.bytes();
+        let sent = self.socket.get_ref().sent();
         let before = self.blocked.as_ref().map(|blocked| blocked.sent);
         if before == Some(sent) {
             return;
@@ -285,12 +281,15 @@ impl Wire {
                 .await
                 .ok()?;
             let frame = CloseFrame {
-                code: code.number(),
-                reason: Cow::<str>::Owned(reason).into_owned().into(),
+                code: code.number().into(),
+                reason: reason.into(),
             };
-            self.socket.send(Message::Close(Some(frame))).await.ok()?;
+            self.outgoing.answer(Message::Close(Some(frame)));
+            std::future::poll_fn(|context| self.poll_write(context))
+                .await
+                .ok()?;
             // The other side's close frame; without it the kernel may throw away what was sent.
-            while let Some(Ok(_)) = self.socket.next().await {}
+            while let Some(Ok(_)) = std::future::poll_fn(|context| self.socket.poll_next(context)).await {}
             Some(())
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, handshake).await;
@@ -298,17 +297,11 @@ impl Wire {
 }
 
 /// What the WebSocket library refused, as a close code.
-fn unacceptable(error: axum::Error) -> Incoming {
-    let inner = error.into_inner();
-    match inner.downcast_ref::<tungstenite::Error>() {
-        Some(tungstenite::Error::Capacity(_)) => Incoming::Unacceptable(CloseCode::FrameTooLarge),
-        Some(tungstenite::Error::Utf8(_)) => Incoming::Unacceptable(CloseCode::NotTidings),
-        Some(tungstenite::Error::Protocol(error))
-            if !matches!(
-                error,
-                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake
-            ) =>
-        {
+fn unacceptable(error: &tungstenite::Error) -> Incoming {
+    match error {
+        tungstenite::Error::Capacity(_) => Incoming::Unacceptable(CloseCode::FrameTooLarge),
+        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Incoming::Gone,
+        tungstenite::Error::Utf8(_) | tungstenite::Error::Protocol(_) => {
             Incoming::Unacceptable(CloseCode::NotTidings)
         }
         _ => Incoming::Gone,
