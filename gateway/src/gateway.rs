@@ -35,7 +35,7 @@ const DURABLES_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) boot_id: BootId,
-    pub(crate) bus: Bus,
+    pub(crate) bus: Arc<Bus>,
     pub(crate) publisher: Publisher,
     pub(crate) topology: Topology,
     pub(crate) metadata: Metadata,
@@ -90,7 +90,7 @@ impl Gateway {
         });
         let gateway = Arc::new(Self {
             boot_id: context.boot_id,
-            bus: context.bus.clone(),
+            bus: Arc::new(context.bus.clone()),
             publisher: Publisher::start(context).await?,
             topology,
             metadata: context.metadata.clone(),

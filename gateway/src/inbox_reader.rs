@@ -51,15 +51,12 @@ pub(crate) struct Read {
 /// Reads the inbox of one client. Owned by whoever reads, so there is one reading at a time.
 #[derive(Debug)]
 pub(crate) struct InboxReader {
-    bus: Bus,
+    bus: Arc<Bus>,
     topology: Topology,
     shard: Shard,
-    stream: String,
     user_id: UserId,
     client_id: ClientId,
     heir: bool,
-    /// The client's own subject, the one it inherited, and those of their marks.
-    subjects: Vec<String>,
     durable: Option<Durable>,
     ends: Arc<Ends>,
     /// Readings under way in this process.
@@ -79,7 +76,7 @@ struct Durable {
 
 impl InboxReader {
     pub(crate) fn new(
-        bus: Bus,
+        bus: Arc<Bus>,
         topology: Topology,
         user_id: &UserId,
         client_id: ClientId,
@@ -92,15 +89,19 @@ impl InboxReader {
             bus,
             topology,
             shard,
-            stream: inbox_stream(shard),
             user_id: user_id.clone(),
             client_id,
             heir,
-            subjects: inbox_subjects(&topology, user_id, client_id, heir),
             durable: None,
             ends,
             readings,
         }
+    }
+
+    /// The client's own subject, the one it inherited, and those of their marks. Not kept, since most inboxes are not being
+    /// read.
+    fn subjects(&self) -> Vec<String> {
+        inbox_subjects(&self.topology, &self.user_id, self.client_id, self.heir)
     }
 
     /// Starts the client's durable anew and says how many entries wait. A `new` client has none yet, and is given
@@ -173,9 +174,9 @@ impl InboxReader {
     }
 
     fn reads_all(&self, started: &StartedDurable) -> bool {
-        let wanted = self.subjects.iter();
+        let wanted = self.subjects();
         wanted.len() == started.subjects.len()
-            && wanted.clone().all(|subject| started.subjects.contains(subject))
+            && wanted.iter().all(|subject| started.subjects.contains(subject))
     }
 
     /// In the background.
@@ -188,10 +189,11 @@ impl InboxReader {
     /// Reads until there is something to tell: entries, or that there are none. Retries until then; the stream is the
     /// truth and will be back. Where `perhaps_nothing` is there, that is asked first.
     pub(crate) async fn read(&mut self, reading: Reading, perhaps_nothing: bool) -> Read {
+        let subjects = self.subjects();
         let backlog = self.durable.as_ref().map_or(0, |durable| durable.backlog);
         if perhaps_nothing
             && backlog == 0
-            && let Some(last) = self.ends.last(self.shard, self.subjects.clone()).await
+            && let Some(last) = self.ends.last(self.shard, subjects.clone()).await
             && last.iter().all(|sequence| *sequence < reading.from)
         {
             // What comes after this is read without it; it would hold a subscription as long as the connection.
@@ -208,14 +210,14 @@ impl InboxReader {
             let place = readings.begin(self.shard).await;
             let result = match self.durable.take() {
                 Some(durable) => {
-                    let result = self.read_durable(durable, reading).await;
+                    let result = self.read_durable(durable, &subjects, reading).await;
                     if result.is_err() {
                         // Its node may have died meanwhile; the inbox is read without it from here on.
                         self.ensure_durable();
                     }
                     result
                 }
-                None => self.read_direct(reading).await,
+                None => self.read_direct(&subjects, reading).await,
             };
             place.end(&result);
             match result {
@@ -231,7 +233,12 @@ impl InboxReader {
     }
 
     /// Pulls what is there. The durable was given away by the caller: whatever is odd, it is not used again.
-    async fn read_durable(&mut self, mut durable: Durable, reading: Reading) -> Result<Read, ApiError> {
+    async fn read_durable(
+        &mut self,
+        mut durable: Durable,
+        subjects: &[String],
+        reading: Reading,
+    ) -> Result<Read, ApiError> {
         let batch = reading.count.min(BATCH_MAX) as u32;
         let pull = Pull {
             batch,
@@ -239,7 +246,7 @@ impl InboxReader {
             no_wait: true,
             ..Pull::default()
         };
-        let subject = Pull::subject(&self.stream, &self.client_id.to_string());
+        let subject = Pull::subject(&inbox_stream(self.shard), &self.client_id.to_string());
         self.bus
             .client()
             .publish_with_reply(subject, durable.reply.clone(), pull.encode())
@@ -285,7 +292,7 @@ impl InboxReader {
         }
         // The durable reads all subjects in stream order.
         let mut read = self
-            .read_on(Found::new(last, self.subjects.len()), reading)
+            .read_on(Found::new(last, subjects.len()), subjects, reading)
             .await?;
         entries.append(&mut read.entries);
         read.through = read.through.max(last);
@@ -293,20 +300,26 @@ impl InboxReader {
     }
 
     /// Reads the subjects of entries; marks are read only when something is there, since there are few.
-    async fn read_direct(&self, reading: Reading) -> Result<Read, ApiError> {
-        let mut found = Found::new(reading.from - 1, self.subjects.len());
-        let subjects: Vec<usize> = (0..self.subjects.len())
-            .filter(|subject| !is_mark(&self.subjects[*subject]))
+    async fn read_direct(&self, subjects: &[String], reading: Reading) -> Result<Read, ApiError> {
+        let mut found = Found::new(reading.from - 1, subjects.len());
+        let of_entries: Vec<usize> = (0..subjects.len())
+            .filter(|subject| !is_mark(&subjects[*subject]))
             .collect();
-        self.read_subjects(&mut found, &subjects, reading).await?;
-        self.read_on(found, reading).await
+        self.read_subjects(&mut found, subjects, &of_entries, reading)
+            .await?;
+        self.read_on(found, subjects, reading).await
     }
 
     /// Whoever answered may have been behind, and each subject was read at another moment: where they end is asked, and
     /// those that hold back all others are read on, until there is something to tell.
-    async fn read_on(&self, mut found: Found<StoredMessage>, reading: Reading) -> Result<Read, ApiError> {
+    async fn read_on(
+        &self,
+        mut found: Found<StoredMessage>,
+        subjects: &[String],
+        reading: Reading,
+    ) -> Result<Read, ApiError> {
         for attempt in 0..READS_MAX {
-            let ends = self.ends.last(self.shard, self.subjects.clone()).await;
+            let ends = self.ends.last(self.shard, subjects.to_vec()).await;
             match found.known(&ends.ok_or(ApiError::Timeout)?) {
                 Known::Everything => return Ok(self.told(&found.finish(u64::MAX), true)),
                 Known::UpTo(sequence) => return Ok(self.told(&found.finish(sequence), false)),
@@ -314,7 +327,8 @@ impl InboxReader {
                     if attempt > 0 {
                         tokio::time::sleep(BEHIND_DELAY * 2_u32.pow(attempt)).await;
                     }
-                    self.read_subjects(&mut found, &held_back_by, reading).await?;
+                    self.read_subjects(&mut found, subjects, &held_back_by, reading)
+                        .await?;
                 }
             }
         }
@@ -324,18 +338,20 @@ impl InboxReader {
     async fn read_subjects(
         &self,
         found: &mut Found<StoredMessage>,
-        subjects: &[usize],
+        subjects: &[String],
+        which: &[usize],
         reading: Reading,
     ) -> Result<(), ApiError> {
         let batch = reading.count.min(BATCH_MAX) as u32;
         let bytes = reading.bytes as u32;
-        let reads = subjects.iter().map(|subject| {
-            let (name, from) = (&self.subjects[*subject], found.next_of(*subject));
+        let stream = inbox_stream(self.shard);
+        let reads = which.iter().map(|subject| {
+            let (name, from) = (&subjects[*subject], found.next_of(*subject));
             self.bus
-                .next_by_subject(&self.stream, name, from, batch, bytes, READ_TIMEOUT)
+                .next_by_subject(&stream, name, from, batch, bytes, READ_TIMEOUT)
         });
         let reads = futures::future::try_join_all(reads).await?;
-        for (subject, (messages, _)) in subjects.iter().zip(reads) {
+        for (subject, (messages, _)) in which.iter().zip(reads) {
             let messages = messages.into_iter().map(|message| (message.sequence, message));
             found.add(*subject, messages);
         }
@@ -380,7 +396,7 @@ impl InboxReader {
             }),
             Err(error) => {
                 metrics::counter!("tidings_unreadable_entries_total").increment(1);
-                let stream = &self.stream;
+                let stream = inbox_stream(self.shard);
                 tracing::error!(%stream, stream.sequence = sequence, %error, "an entry cannot be read");
                 None
             }

@@ -86,7 +86,8 @@ enum Happening {
     Due,
 }
 
-struct Session {
+/// See the module.
+pub(crate) struct Session {
     gateway: Arc<Gateway>,
     handle: Arc<SessionHandle>,
     wire: Wire,
@@ -105,10 +106,12 @@ struct Session {
     /// Which workers were last granted direct delivery, under which grant, and when. One for each worker that tells
     /// this client of something.
     granted: Vec<(Uuid, u32, Instant)>,
+    seat: Seat,
 }
 
-/// Serves a connection that was welcomed, to its end.
-pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
+/// A session for a connection that was welcomed. Boxed, so that its task holds one place for it and none for moving it
+/// there.
+pub(crate) async fn begin(gateway: Arc<Gateway>, opened: Opened) -> Box<Session> {
     let Opened {
         wire,
         seat,
@@ -117,36 +120,42 @@ pub(crate) async fn run(gateway: Arc<Gateway>, opened: Opened) {
         invalidations_sequence,
     } = opened;
     let handle = Arc::clone(&seat);
-    Box::pin(gateway.live.fence(&handle, invalidations_sequence)).await;
+    gateway.live.fence(&handle, invalidations_sequence).await;
     if gateway.stopping.is_cancelled() {
         // It came in while the others were being sent elsewhere, perhaps after the last of them had gone.
         handle.mailbox.close(Ending::Restart);
     }
     let now = Instant::now();
-    let mut session = Session {
+    Box::new(Session {
         limits: gateway.rate_limits.client(),
-        gateway: gateway.clone(),
-        handle: handle.clone(),
+        requests: Requests::new(gateway.clone(), handle.clone()),
+        gateway,
+        handle,
         wire,
         claims,
         inbox: InboxSession::new(),
         actions: Vec::new(),
         reader: Some(reader),
         reading: None,
-        requests: Requests::new(gateway.clone(), handle.clone()),
         heard_at: now,
         pinged: false,
         expiry_told: false,
         full_since: None,
         read_at: now,
         granted: Vec::new(),
-    };
-    let end = session.serve().await;
-    let wire = session.into_wire();
-    Box::pin(finish(&gateway, seat, wire, end)).await;
+        seat,
+    })
 }
 
-async fn finish(gateway: &Gateway, seat: Seat, wire: Wire, end: End) {
+/// Serves its connection to the end.
+pub(crate) async fn run(mut session: Box<Session>) {
+    let end = session.serve().await;
+    Box::pin(finish(session, end)).await;
+}
+
+async fn finish(session: Box<Session>, end: End) {
+    let gateway = session.gateway.clone();
+    let (wire, seat) = session.into_wire();
     let handle = &*seat;
     gateway.sessions.remove(handle);
     match end {
@@ -171,7 +180,7 @@ impl Session {
     /// Its reading and its requests end here: they hold places that others wait for, and nobody works on them any more.
     ///
     /// What was told directly and is not confirmed must be stored now: nobody will confirm it here.
-    fn into_wire(self) -> Wire {
+    fn into_wire(self: Box<Self>) -> (Wire, Seat) {
         let unread = std::iter::from_fn(|| self.handle.mailbox.try_next());
         let unread = unread.filter_map(|mail| match mail {
             Mail::Direct(told) => Some((told.worker, told.entry.seq)),
@@ -180,7 +189,8 @@ impl Session {
         for (worker, event) in self.inbox.directs().chain(unread) {
             self.answer(worker, |client_id| DirectAnswer::Refused { event, client_id });
         }
-        self.wire
+        let Self { wire, seat, .. } = *self;
+        (wire, seat)
     }
 
     async fn serve(&mut self) -> End {

@@ -81,13 +81,15 @@ async fn upgrade(
     let (response, socket) = handshake.accept();
     let tasks = gateway.tasks.clone();
     tasks.spawn(async move {
-        // Boxed, so that what a hello needs is not kept for the life of the connection.
-        let opening = Box::pin(async {
+        // Boxed, so that what coming in needs is not kept for the life of the connection.
+        let coming_in = Box::pin(async move {
             let wire = Wire::new(socket.await?, codec, stall_timeout);
-            hello::hello(&gateway, wire, bearer, peer.address.ip(), unauthenticated).await
+            let address = peer.address.ip();
+            let opened = hello::hello(&gateway, wire, bearer, address, unauthenticated).await?;
+            Some(session::begin(gateway, opened).await)
         });
-        if let Some(opened) = opening.await {
-            session::run(gateway, opened).await;
+        if let Some(session) = coming_in.await {
+            session::run(session).await;
         }
     });
     response
