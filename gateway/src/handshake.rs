@@ -1,5 +1,5 @@
 //! The opening handshake of a WebSocket (RFC 6455 §4.2). By hand, since axum's keeps the socket to itself, and with it
-//! buffers that a connection at rest does without (adr/0024).
+//! buffers that a connection at rest does without (adr/0025).
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;

@@ -2,7 +2,7 @@
 //!
 //! The library speaks the protocol, but never gives a buffer back, and most connections rest at any moment. So its
 //! codec is here only while it holds something: a part of a frame or of a message, what has not left, or the state of
-//! closing. Otherwise it is dropped, and made anew for the next bytes that come or go. (adr/0024)
+//! closing. Otherwise it is dropped, and made anew for the next bytes that come or go. (adr/0025)
 
 use std::io::{self, Read, Write};
 use std::mem::{MaybeUninit, take};
