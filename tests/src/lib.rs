@@ -2,6 +2,7 @@
 //!
 //! Tests wait for conditions ([`eventually()`], [`Device::expect`]), never for time.
 
+pub mod allocations;
 mod device;
 mod eventually;
 pub mod faults;
