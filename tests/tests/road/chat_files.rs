@@ -88,9 +88,9 @@ async fn a_large_file_arrives_whatever_happens_on_its_way_and_no_stranger_gets_i
     // The connection breaks when something is through, and it goes on by itself.
     proxy.set(Mode::Slow(std::time::Duration::from_millis(1)));
     hers.write(&send).await;
-    hers.sees("25 %").await;
+    hers.sees_percent(25).await;
     proxy.cut();
-    hers.sees("50 %").await;
+    hers.sees_percent(50).await;
     // Killed, and started again, it goes on where the server stands.
     hers.kill().await;
     let mut hers = Terminal::open(system, &alice, &arguments);
@@ -125,9 +125,9 @@ async fn a_large_file_arrives_whatever_happens_on_its_way_and_no_stranger_gets_i
         }
         his.write("/save 1").await;
         if device == "phone" {
-            his.sees("25 %").await;
+            his.sees_percent(25).await;
             proxy.cut();
-            his.sees("50 %").await;
+            his.sees_percent(50).await;
             proxy.set(Mode::Pass);
         }
         let line = his.sees("saved as ").await;

@@ -54,12 +54,27 @@ impl Terminal {
 
     /// The next line that has `text` in it.
     pub(crate) async fn sees(&mut self, text: &str) -> String {
+        self.reads_until(text, |line| line.contains(text)).await
+    }
+
+    /// Reads until so many percent of a file have passed, or more: one step may pass by a quarter. Reading it for its hash
+    /// does not count.
+    pub(crate) async fn sees_percent(&mut self, least: u32) {
+        let percent =
+            |line: &str| -> Option<u32> { line.split(" %").next()?.rsplit(' ').next()?.parse().ok() };
+        self.reads_until(&format!("{least} %"), |line| {
+            !line.contains("reading") && percent(line).is_some_and(|percent| percent >= least)
+        })
+        .await;
+    }
+
+    async fn reads_until(&mut self, what: &str, wanted: impl Fn(&str) -> bool) -> String {
         loop {
             let next = timeout(PATIENCE, self.output.next_line()).await;
-            let next = next.unwrap_or_else(|_| panic!("never: {text:?}; it said {:?}", self.passed));
+            let next = next.unwrap_or_else(|_| panic!("never: {what:?}; it said {:?}", self.passed));
             let line = next.expect("standard output is text");
-            let line = line.unwrap_or_else(|| panic!("it ended before {text:?}; it said {:?}", self.passed));
-            if line.contains(text) {
+            let line = line.unwrap_or_else(|| panic!("it ended before {what:?}; it said {:?}", self.passed));
+            if wanted(&line) {
                 return line;
             }
             self.passed.push_back(line);
