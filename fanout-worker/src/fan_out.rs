@@ -2,6 +2,7 @@
 //! directly is told before, and mostly it need not be stored for them at all.
 
 mod attempt;
+mod bodies;
 mod direct;
 mod entries;
 mod giving_up;
@@ -22,9 +23,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::attempt::Progress;
+pub(crate) use self::attempt::Target;
 use self::giving_up::forget_chat;
 pub(crate) use self::incoming::Incoming;
 use crate::clients::Clients;
+use crate::config::LargeBodyBytes;
 use crate::deletions::Deletions;
 use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
@@ -63,6 +66,8 @@ pub(crate) struct FanOut {
     pub(crate) deletions: Deletions,
     pub(crate) publishes: PublishPermits,
     pub(crate) trials: Trials,
+    /// From which size on what several inboxes get is stored once.
+    pub(crate) large_body_bytes: LargeBodyBytes,
     /// Whether anybody is told of an event before it is stored.
     pub(crate) direct_delivery: bool,
     #[cfg(debug_assertions)]
@@ -125,7 +130,7 @@ impl FanOut {
             {
                 told();
             }
-            outcome
+            (outcome, progress.large)
         };
         // Beside the other: one who was told may need it stored while a stream for others does not answer.
         let wait = async {
@@ -137,7 +142,7 @@ impl FanOut {
                 .await;
             (outcome, Some(hold))
         };
-        let (stored, (answered, hold)) = tokio::join!(store, wait);
+        let ((stored, large), (answered, hold)) = tokio::join!(store, wait);
         let outcome = match (stored, answered) {
             (Outcome::Finished, Outcome::Finished) => Outcome::Finished,
             _ => Outcome::Abandoned,
@@ -145,6 +150,10 @@ impl FanOut {
         if let Some(hold) = hold {
             let finished = outcome == Outcome::Finished;
             self.live.holds.release(hold.sequence, finished);
+        }
+        if let Some(large) = large {
+            // Boxed, since few events are large and every one has room for this.
+            Box::pin(self.close_body(incoming.sequence, &large)).await;
         }
         outcome
     }

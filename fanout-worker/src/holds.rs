@@ -12,6 +12,8 @@ use tidings_protocol::{ChatId, ClientId, UserId};
 use tidings_service::TraceContext;
 use tokio::sync::Notify;
 
+use crate::large_body::LargeBody;
+
 /// Events that are held at once: what a worker tells in a second at its fastest. Beyond, events are stored at once, as
 /// they are without direct delivery.
 const EVENTS_MAX: usize = 8_192;
@@ -44,6 +46,8 @@ pub(crate) struct Hold {
     pub(crate) event: Event,
     /// What goes with its entries, if it is traced.
     pub(crate) trace: Option<TraceContext>,
+    /// The body that its entries may refer to, if it is large.
+    pub(crate) large: Option<Arc<LargeBody>>,
     /// Something has become of it.
     pub(crate) changed: Notify,
 }
@@ -463,6 +467,7 @@ mod tests {
                 attachments: vec![],
             }),
             trace: None,
+            large: None,
             changed: Notify::new(),
         })
     }

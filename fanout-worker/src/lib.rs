@@ -17,6 +17,7 @@ mod faults;
 mod forgotten_events;
 mod holds;
 mod horizon;
+mod large_body;
 mod live_lane;
 mod metrics;
 mod overflow_marks;
@@ -34,5 +35,5 @@ mod tries;
 mod waits;
 mod worker;
 
-pub use config::FanoutWorkerConfig;
+pub use config::{FanoutWorkerConfig, LargeBodyBytes};
 pub use worker::run;

@@ -9,6 +9,16 @@ const METRICS: &[Metric] = &[
     )
     .by("kind", &["message", "chatUpdate", "gone", "superseded"]),
     Metric::counter("tidings_fanout_entries_total", "Entries that were stored"),
+    Metric::counter(
+        "tidings_fanout_bodies_total",
+        "Large bodies that were to be stored once, by what came of it",
+    )
+    .by("outcome", &["stored", "failed"]),
+    Metric::counter(
+        "tidings_fanout_body_lists_total",
+        "Ends of the work on large bodies, by whether it is known who refers to them: others stay for 32 days",
+    )
+    .by("outcome", &["stored", "failed", "unknown"]),
     Metric::counter("tidings_fanout_notices_total", "Notices to gateways"),
     Metric::counter(
         "tidings_fanout_direct_answers_total",

@@ -107,6 +107,7 @@ async fn start(
         deletions: Deletions::new(context.bus.clone()),
         publishes: PublishPermits::new(config.publishes_max, context.topology),
         trials: Trials::new(context, workers.clone(), ended.clone()),
+        large_body_bytes: config.large_body_bytes,
         direct_delivery: config.direct_delivery == Switch::On,
         #[cfg(debug_assertions)]
         faults: config.fault.clone().unwrap_or_default(),

@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::bodies::Bodies;
 use crate::changed_users::ChangedUsers;
 use crate::chats::{self, ChatCache};
 use crate::check;
@@ -66,6 +67,8 @@ pub(crate) struct Gateway {
     pub(crate) ends: Arc<Ends>,
     /// Readings of inboxes under way.
     pub(crate) readings: Arc<Readings>,
+    /// What entries refer to.
+    pub(crate) bodies: Arc<Bodies>,
 }
 
 impl Gateway {
@@ -114,6 +117,7 @@ impl Gateway {
             durables: Semaphore::new(DURABLES_MAX),
             ends,
             readings: Arc::new(Readings::new(topology)),
+            bodies: Arc::new(Bodies::new(context.bus.clone())),
         });
         gateway.watch_invalidations(context).await?;
         let (checked, stopping) = (gateway.clone(), context.stopping.clone());

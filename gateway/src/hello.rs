@@ -257,15 +257,7 @@ async fn open(
     if let Some(away_since) = registered.away_since {
         mark_absence(gateway, &claims, away_since).await?;
     }
-    let mut reader = InboxReader::new(
-        gateway.bus.clone(),
-        gateway.topology,
-        &claims.user,
-        claims.client,
-        registered.heir,
-        gateway.ends.clone(),
-        gateway.readings.clone(),
-    );
+    let mut reader = InboxReader::new(gateway, &claims.user, claims.client, registered.heir);
     let (seat, older) = take_over(gateway, &claims, registered.heir).await?;
     // What follows may wait a second for a gateway that does not answer, or for JetStream to make a durable.
     drop(place);

@@ -8,21 +8,25 @@ use std::time::Duration;
 use async_nats::Subscriber;
 use futures::StreamExt as _;
 use tidings_nats::{
-    ApiError, Bus, ConsumerStatus, DeliveryInfo, Entry, Lost, Pull, Shard, StartedDurable, StoredMessage,
-    Topology, durable_config, inbox_stream, inbox_subjects, is_mark,
+    ApiError, Bus, ConsumerStatus, DeliveryInfo, Pull, Shard, StartedDurable, StoredMessage, Topology,
+    durable_config, inbox_stream, inbox_subjects, is_mark,
 };
 use tidings_protocol::{ClientId, UserId};
 use tidings_service::TraceContext;
 
-use crate::delivery::{Arrived, Body, Way};
+use crate::bodies::Bodies;
+use crate::delivery::Body;
 use crate::ends::Ends;
 use crate::ensure_durable::ensure_durable;
+use crate::gateway::Gateway;
 use crate::inbox_session::{Reading, Stored};
 use crate::readings::Readings;
 
 mod found;
+mod unresolved;
 
 use self::found::{Found, Known};
+use self::unresolved::{Unresolved, UnresolvedEntry};
 
 /// A call about a durable that takes longer: its node is down, or busy. The inbox is read by Direct Get then.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -61,6 +65,7 @@ pub(crate) struct InboxReader {
     ends: Arc<Ends>,
     /// Readings under way in this process.
     readings: Arc<Readings>,
+    bodies: Arc<Bodies>,
 }
 
 /// The durable, after its reset.
@@ -75,26 +80,20 @@ struct Durable {
 }
 
 impl InboxReader {
-    pub(crate) fn new(
-        bus: Arc<Bus>,
-        topology: Topology,
-        user_id: &UserId,
-        client_id: ClientId,
-        heir: bool,
-        ends: Arc<Ends>,
-        readings: Arc<Readings>,
-    ) -> Self {
+    pub(crate) fn new(gateway: &Gateway, user_id: &UserId, client_id: ClientId, heir: bool) -> Self {
+        let topology = gateway.topology;
         let shard = topology.shard(user_id);
         Self {
-            bus,
+            bus: gateway.bus.clone(),
             topology,
             shard,
             user_id: user_id.clone(),
             client_id,
             heir,
             durable: None,
-            ends,
-            readings,
+            ends: gateway.ends.clone(),
+            readings: gateway.readings.clone(),
+            bodies: gateway.bodies.clone(),
         }
     }
 
@@ -220,6 +219,10 @@ impl InboxReader {
                 None => self.read_direct(&subjects, reading).await,
             };
             place.end(&result);
+            let result = match result {
+                Ok(unresolved) => self.resolve(unresolved, reading).await,
+                Err(error) => Err(error),
+            };
             match result {
                 Ok(read) => return read,
                 Err(error) => {
@@ -232,13 +235,31 @@ impl InboxReader {
         }
     }
 
+    /// Follows references, as far as the reading is to have bytes. Where something that the durable has given out is not
+    /// told, the inbox is read without it from here on.
+    async fn resolve(&mut self, mut found: Unresolved, reading: Reading) -> Result<Read, ApiError> {
+        if found.cut(reading.bytes) {
+            self.durable = None;
+        }
+        let (through, complete) = (found.through, found.complete);
+        let entries = found.resolve(&self.bodies, &inbox_stream(self.shard)).await;
+        if entries.is_err() {
+            self.durable = None;
+        }
+        Ok(Read {
+            entries: entries?,
+            through,
+            complete,
+        })
+    }
+
     /// Pulls what is there. The durable was given away by the caller: whatever is odd, it is not used again.
     async fn read_durable(
         &mut self,
         mut durable: Durable,
         subjects: &[String],
         reading: Reading,
-    ) -> Result<Read, ApiError> {
+    ) -> Result<Unresolved, ApiError> {
         let batch = reading.count.min(BATCH_MAX) as u32;
         let pull = Pull {
             batch,
@@ -284,7 +305,7 @@ impl InboxReader {
         }
         if !empty {
             self.durable = Some(durable);
-            return Ok(Read {
+            return Ok(Unresolved {
                 entries,
                 through: last,
                 complete: false,
@@ -296,11 +317,11 @@ impl InboxReader {
             .await?;
         entries.append(&mut read.entries);
         read.through = read.through.max(last);
-        Ok(Read { entries, ..read })
+        Ok(Unresolved { entries, ..read })
     }
 
     /// Reads the subjects of entries; marks are read only when something is there, since there are few.
-    async fn read_direct(&self, subjects: &[String], reading: Reading) -> Result<Read, ApiError> {
+    async fn read_direct(&self, subjects: &[String], reading: Reading) -> Result<Unresolved, ApiError> {
         let mut found = Found::new(reading.from - 1, subjects.len());
         let of_entries: Vec<usize> = (0..subjects.len())
             .filter(|subject| !is_mark(&subjects[*subject]))
@@ -317,7 +338,7 @@ impl InboxReader {
         mut found: Found<StoredMessage>,
         subjects: &[String],
         reading: Reading,
-    ) -> Result<Read, ApiError> {
+    ) -> Result<Unresolved, ApiError> {
         for attempt in 0..READS_MAX {
             let ends = self.ends.last(self.shard, subjects.to_vec()).await;
             match found.known(&ends.ok_or(ApiError::Timeout)?) {
@@ -358,7 +379,7 @@ impl InboxReader {
         Ok(())
     }
 
-    fn told(&self, messages: &[(u64, StoredMessage)], complete: bool) -> Read {
+    fn told(&self, messages: &[(u64, StoredMessage)], complete: bool) -> Unresolved {
         let through = messages.last().map_or(0, |(sequence, _)| *sequence);
         let entries = messages
             .iter()
@@ -367,7 +388,7 @@ impl InboxReader {
                 self.stored(*sequence, &message.subject, &message.payload, trace)
             })
             .collect();
-        Read {
+        Unresolved {
             entries,
             through,
             complete,
@@ -381,19 +402,9 @@ impl InboxReader {
         subject: &str,
         payload: &[u8],
         trace: Option<TraceContext>,
-    ) -> Option<Stored<Body>> {
-        let body = if is_mark(subject) {
-            Lost::decode(payload).map(|lost| Body::Lost(Arc::new(lost)))
-        } else {
-            Entry::decode(payload).map(|entry| Body::Entry(Arc::new(Arrived::new(entry, trace)), Way::Scan))
-        };
-        match body {
-            Ok(body) => Some(Stored {
-                sequence,
-                bytes: payload.len(),
-                event: body.event(),
-                body,
-            }),
+    ) -> Option<UnresolvedEntry> {
+        match UnresolvedEntry::decode(sequence, subject, payload, trace) {
+            Ok(entry) => Some(entry),
             Err(error) => {
                 metrics::counter!("tidings_unreadable_entries_total").increment(1);
                 let stream = inbox_stream(self.shard);

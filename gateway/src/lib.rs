@@ -4,6 +4,7 @@
 //! rest is in [`gateway`]; what the rest tells it comes through a [`mailbox`] that nobody waits for.
 
 mod admission;
+mod bodies;
 mod changed_users;
 mod chats;
 mod check;

@@ -130,6 +130,14 @@ const METRICS: &[Metric] = &[
         "Entries that this version cannot read",
     ),
     Metric::counter(
+        "tidings_bodies_fetched_total",
+        "Large bodies that were fetched for readings of inboxes",
+    ),
+    Metric::counter(
+        "tidings_missing_bodies_total",
+        "Entries whose large body is gone, and that were left out of a reading",
+    ),
+    Metric::counter(
         "tidings_attachments_created_total",
         "Attachments that were announced",
     ),

@@ -58,6 +58,11 @@ pub(crate) struct NextOfSubject<'a> {
 }
 
 #[derive(Serialize)]
+struct BySequence {
+    seq: u64,
+}
+
+#[derive(Serialize)]
 struct NextSince<'a> {
     start_time: Timestamp,
     next_by_subj: &'a str,
@@ -163,6 +168,19 @@ impl Bus {
         Ok(found.messages)
     }
 
+    /// The message at a sequence, from whichever replica answers: "not there" is no news of one that is behind
+    /// ([`Self::message_now`]).
+    pub async fn message_at(
+        &self,
+        stream: &str,
+        sequence: u64,
+        timeout: Duration,
+    ) -> Result<Option<StoredMessage>, DirectGetError> {
+        let api = format!("$JS.API.DIRECT.GET.{stream}");
+        let body = serde_json::to_vec(&BySequence { seq: sequence }).expect("API bodies have string keys");
+        self.direct_get_one(api, body.into(), timeout).await
+    }
+
     /// The last message of one subject.
     pub async fn last_by_subject(
         &self,
@@ -171,7 +189,16 @@ impl Bus {
         timeout: Duration,
     ) -> Result<Option<StoredMessage>, DirectGetError> {
         let api = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
-        let request = Request::new().payload(Bytes::new()).timeout(Some(timeout));
+        self.direct_get_one(api, Bytes::new(), timeout).await
+    }
+
+    async fn direct_get_one(
+        &self,
+        api: String,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Option<StoredMessage>, DirectGetError> {
+        let request = Request::new().payload(body).timeout(Some(timeout));
         let message = self
             .client()
             .send_request(api.clone(), request)

@@ -86,6 +86,14 @@ impl Event {
         }
     }
 
+    /// When: a message's by the clock of the gateway that accepted it, a change's by Postgres'.
+    pub const fn at(&self) -> Timestamp {
+        match self {
+            Self::Message(message) => message.sent_at,
+            Self::ChatUpdate(update) => update.at,
+        }
+    }
+
     /// By whom.
     pub const fn from(&self) -> &UserId {
         match self {

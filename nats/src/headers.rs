@@ -29,6 +29,15 @@ pub fn event_headers(event: &Event, message_id: &str) -> HeaderMap {
     headers
 }
 
+/// The headers of a body: an event's, without an id. A stream remembers ids of what is deleted, and a body must be there.
+pub fn body_headers(event: &Event) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(KIND, event.kind());
+    headers.insert(CHAT, event.chat_id().to_string());
+    headers.insert(FROM, event.from().as_str());
+    headers
+}
+
 /// What [`GRANTED`] says; nothing where it says nothing that can be read.
 pub fn granted_version(headers: &HeaderMap) -> Option<u64> {
     headers.get(GRANTED)?.as_str().parse().ok()

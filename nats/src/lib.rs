@@ -6,6 +6,7 @@
 
 mod api;
 mod as_of_now;
+mod body;
 mod close_request;
 mod delivery;
 mod denials;
@@ -34,6 +35,7 @@ mod users;
 mod wire;
 
 pub use api::{ApiError, Bus, StreamBounds};
+pub use body::{BODY_ENTRIES_KIND, BodyEntries, InboxEntry, Reference, Referred, ReferredMessage};
 pub use close_request::{CloseReason, CloseRequest};
 pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
 pub use denials::{Denial, Denials};
@@ -44,7 +46,8 @@ pub use event::{ChatUpdate, Entry, Event, Message};
 pub use headed::HeadedMessage;
 pub use headers::{
     CHAT as HEADER_CHAT, FROM as HEADER_FROM, GRANTED as HEADER_GRANTED, KIND as HEADER_KIND,
-    REASON as HEADER_REASON, TRACE as HEADER_TRACE, TRIES as HEADER_TRIES, event_headers, granted_version,
+    REASON as HEADER_REASON, TRACE as HEADER_TRACE, TRIES as HEADER_TRIES, body_headers, event_headers,
+    granted_version,
 };
 pub use instance::Instance;
 pub use invalidation::Invalidation;
@@ -55,9 +58,10 @@ pub use publish::{Accepted, PublishError};
 pub use session_key::SessionKey;
 pub use shard::{Partition, Shard, Topology};
 pub use subject::{
-    FIRST, Inbox, barrier_subject, chat_subject, close_subject, dead_letter_subject, direct_subject,
-    escape_user, fanout_consumer, inbox_stream, inbox_subject, invalidation_subject, is_barrier, is_mark,
-    live_subject, lost_subject, partition_subjects, unescape_user,
+    BODY_ENTRIES, FIRST, Inbox, barrier_subject, body_entries_subject, body_subject, chat_subject,
+    close_subject, dead_letter_subject, direct_subject, escape_user, fanout_consumer, inbox_stream,
+    inbox_subject, invalidation_subject, is_barrier, is_mark, live_subject, lost_subject, partition_subjects,
+    unescape_user,
 };
 pub use summary::{ConsumerSummary, StreamSummary};
 pub use trials::PartitionTrials;
@@ -66,6 +70,8 @@ pub use wire::{FORMAT, WireError};
 
 /// Stream of accepted events.
 pub const CHATS: &str = "CHATS";
+/// Stream of large bodies.
+pub const BODIES: &str = "BODIES";
 /// Stream of invalidations.
 pub const INVALIDATIONS: &str = "INVALIDATIONS";
 /// Stream of events that cannot be processed.

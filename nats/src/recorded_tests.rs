@@ -122,7 +122,8 @@ fn every_kind_is_recorded() {
     let mut kinds = BTreeSet::new();
     for (of, variants) in [
         ("event", variants::<Event>()),
-        ("entry", variants::<Event>()),
+        ("entry", variants::<crate::body::WireContent>()),
+        ("list", vec!["of entries".to_owned()]),
         ("invalidation", variants::<Invalidation>()),
         ("lost", variants::<tidings_protocol::TrimReason>()),
         ("close", variants::<crate::CloseReason>()),

@@ -142,7 +142,13 @@ pub async fn check(bus: &Bus) -> Result<Topology, SetupError> {
         let name = name(&stream);
         if matches!(
             name.as_str(),
-            "CHATS" | "INVALIDATIONS" | "DEAD_LETTERS" | "KV_SESSIONS" | "KV_INSTANCES" | "KV_TRIALS"
+            "CHATS"
+                | "BODIES"
+                | "INVALIDATIONS"
+                | "DEAD_LETTERS"
+                | "KV_SESSIONS"
+                | "KV_INSTANCES"
+                | "KV_TRIALS"
         ) {
             let object = stream.as_object_mut().expect("definitions are objects");
             object.retain(|key, _| !matches!(key.as_str(), "num_replicas" | "max_bytes" | "description"));
@@ -202,6 +208,7 @@ pub fn streams(options: &SetupOptions) -> Vec<Value> {
     chats["metadata"]["tidings.inbox_shards"] = json!(topology.shards.to_string());
     let mut streams = vec![
         chats,
+        definition(include_str!("../definitions/bodies.json")),
         definition(include_str!("../definitions/invalidations.json")),
         definition(include_str!("../definitions/dead_letters.json")),
         definition(include_str!("../definitions/sessions.json")),
@@ -283,6 +290,8 @@ async fn apply_stream(
 fn counts_on(name: &str) -> Option<u64> {
     match name {
         "CHATS" | "INVALIDATIONS" => Some(1),
+        // Whoever removes bodies may remember places in the lost one.
+        "BODIES" => Some(ENTRIES_OF_EVENT),
         _ if name.starts_with("INBOX_") => Some(ENTRIES_OF_EVENT),
         _ => None,
     }
@@ -447,7 +456,7 @@ mod tests {
     #[test]
     fn definitions_are_complete() {
         let options = SetupOptions::default();
-        assert_eq!(streams(&options).len(), 6 + 64);
+        assert_eq!(streams(&options).len(), 7 + 64);
         assert_eq!(consumers(&options).len(), 32);
         for stream in streams(&options) {
             for field in [
@@ -470,7 +479,7 @@ mod tests {
             assert_eq!(begins(0), None);
             let expected = match name(&stream).as_str() {
                 "CHATS" | "INVALIDATIONS" => Some(7 + LEAP),
-                name if name.starts_with("INBOX_") => Some((7 + LEAP) * ENTRIES_OF_EVENT),
+                name if name.starts_with("INBOX_") || name == "BODIES" => Some((7 + LEAP) * ENTRIES_OF_EVENT),
                 _ => None,
             };
             assert_eq!(begins(7), expected, "{}", stream["name"]);

@@ -111,6 +111,19 @@ pub fn is_barrier(subject: &str) -> bool {
     subject.split('.').count() == 3 && subject.ends_with(BARRIER)
 }
 
+/// Lists of the entries that refer to bodies, all of them.
+pub const BODY_ENTRIES: &str = "body.*.entries";
+
+/// `body.<seq>`: the large body of the event at this sequence of CHATS.
+pub fn body_subject(seq: u64) -> String {
+    format!("body.{seq}")
+}
+
+/// `body.<seq>.entries`: the list of the entries that refer to it.
+pub fn body_entries_subject(seq: u64) -> String {
+    format!("body.{seq}.entries")
+}
+
 /// `live.<gateway>`: notices and beacons for one gateway process.
 pub fn live_subject(gateway: &str) -> String {
     format!("live.{gateway}")

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use crate::shard::Topology;
 use crate::subject::inbox_stream;
-use crate::{CHATS, DEAD_LETTERS, INSTANCES, INVALIDATIONS, SESSIONS, TRIALS};
+use crate::{BODIES, CHATS, DEAD_LETTERS, INSTANCES, INVALIDATIONS, SESSIONS, TRIALS};
 
 /// Lines of subjects in a configuration break here.
 const WIDTH: usize = 110;
@@ -173,7 +173,7 @@ impl List {
     /// A service looks at its start whether streams are as it needs them, says every two seconds that it lives, and looks who
     /// else does.
     fn service(&mut self, user: NatsUser) {
-        for stream in [CHATS, INVALIDATIONS, DEAD_LETTERS] {
+        for stream in [CHATS, BODIES, INVALIDATIONS, DEAD_LETTERS] {
             self.api(&[&format!("STREAM.INFO.{stream}")]);
         }
         for bucket in [SESSIONS, INSTANCES, TRIALS] {
@@ -251,6 +251,12 @@ impl List {
             "CONSUMER.MSG.NEXT.INBOX_*.*",
             "CONSUMER.DELETE.INBOX_*.*",
         ]);
+        // Large bodies. To know that one is gone, a deletion of nothing goes through their log.
+        self.api(&[
+            "DIRECT.GET.BODIES",
+            "STREAM.MSG.GET.BODIES",
+            "STREAM.MSG.DELETE.BODIES",
+        ]);
     }
 
     fn fanout_worker(&mut self) {
@@ -268,7 +274,7 @@ impl List {
         self.subjects(&["$JS.ACK.CHATS.>", "$JS.ACK.*.*.CHATS.>", "dead.*.*"]);
         self.outbox_of_chats();
         // Entries, and who is told of them.
-        self.subjects(&["inbox.*.*.*", "live.*"]);
+        self.subjects(&["inbox.*.*.*", "body.*", "body.*.entries", "live.*"]);
         self.marks();
         // Who is connected, and what is tried.
         self.ordered_consumer("KV_SESSIONS");
@@ -293,6 +299,8 @@ impl List {
             "CONSUMER.DELETE.INBOX_*.*",
             "DIRECT.GET.KV_SESSIONS",
         ]);
+        // Bodies to which no entry refers any more.
+        self.api(&["DIRECT.GET.BODIES", "STREAM.MSG.DELETE.BODIES"]);
     }
 
     fn setup(&mut self) {
@@ -303,7 +311,7 @@ impl List {
             "CONSUMER.DELETE.CHATS.*",
         ]);
         for question in ["INFO", "CREATE", "UPDATE"] {
-            for stream in [CHATS, INVALIDATIONS, DEAD_LETTERS, "INBOX_*"] {
+            for stream in [CHATS, BODIES, INVALIDATIONS, DEAD_LETTERS, "INBOX_*"] {
                 self.api(&[&format!("STREAM.{question}.{stream}")]);
             }
             for bucket in [SESSIONS, INSTANCES, TRIALS] {

@@ -172,6 +172,10 @@ const FORBIDDEN: &[(NatsUser, &[Try])] = &[
             Publish("$JS.API.DIRECT.GET.DEAD_LETTERS"),
             Publish("$JS.API.DIRECT.GET.DEAD_LETTERS.dead.03.x"),
             Publish("dead.03.x"),
+            // Bodies, but for reading them.
+            Publish("body.7"),
+            Publish("body.7.entries"),
+            Publish("$JS.API.STREAM.PURGE.BODIES"),
             // Workers' lanes: what a worker stores, and says to gateways.
             Publish("inbox.07.alice.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("inbox.07.alice.first"),
@@ -190,6 +194,7 @@ const FORBIDDEN: &[(NatsUser, &[Try])] = &[
     (
         FanoutWorker,
         &[
+            Publish("$JS.API.STREAM.MSG.DELETE.BODIES"),
             Publish("invalidation.user.alice"),
             Publish("close.f2d2eb3391934364ae8ae8cea9d1aeee"),
             Publish("$KV.SESSIONS.018f4e2a-7c3b-7a10-8000-000000000002"),
@@ -217,6 +222,7 @@ const FORBIDDEN: &[(NatsUser, &[Try])] = &[
             Publish("live.f2d2eb3391934364ae8ae8cea9d1aeee"),
             Publish("close.f2d2eb3391934364ae8ae8cea9d1aeee"),
             Publish("dead.03.x"),
+            Publish("body.7"),
             Publish("inbox.07.alice.first"),
             Publish("$KV.SESSIONS.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("$KV.TRIALS.03"),
@@ -291,6 +297,7 @@ const ALLOWED: &[(NatsUser, &[Try])] = &[
             Publish("$JS.API.STREAM.INFO.CHATS"),
             Publish("$JS.API.STREAM.MSG.DELETE.INBOX_63"),
             Publish("$JS.API.DIRECT.GET.INBOX_00"),
+            Publish("$JS.API.DIRECT.GET.BODIES"),
             Publish("$JS.API.CONSUMER.MSG.NEXT.INBOX_07.018f4e2a-7c3b-7a10-8000-000000000002"),
             Listen("_INBOX_gateway.x.*"),
             Listen("live.f2d2eb3391934364ae8ae8cea9d1aeee"),
@@ -302,6 +309,8 @@ const ALLOWED: &[(NatsUser, &[Try])] = &[
         &[
             Publish("inbox.07.alice.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("inbox.07.alice.first.lost"),
+            Publish("body.7"),
+            Publish("body.7.entries"),
             Publish("chat.03.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("invalidation.chat.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("live.f2d2eb3391934364ae8ae8cea9d1aeee"),
@@ -321,6 +330,7 @@ const ALLOWED: &[(NatsUser, &[Try])] = &[
             Publish("$JS.API.STREAM.LIST"),
             Publish("$JS.API.CONSUMER.LIST.CHATS"),
             Publish("$JS.API.STREAM.PURGE.INBOX_07"),
+            Publish("$JS.API.STREAM.MSG.DELETE.BODIES"),
             Publish("$JS.API.CONSUMER.DELETE.INBOX_07.x"),
         ],
     ),

@@ -11,9 +11,11 @@ use tidings_service::{Kind, Span, TraceContext};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::entries::ToStore;
 use super::late_grant::late_grant;
 use super::{FanOut, Incoming};
 use crate::holds::Hold;
+use crate::large_body::LargeBody;
 use crate::live_lane;
 use crate::participants::ParticipantsCache;
 use crate::tries::Failure;
@@ -22,7 +24,7 @@ use crate::tries::Failure;
 const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where an entry goes.
-pub(super) type Target = (UserId, Inbox);
+pub(crate) type Target = (UserId, Inbox);
 
 /// What earlier tries have stored: where in the inbox's stream, or nothing where the inbox was full and that is
 /// marked.
@@ -37,6 +39,8 @@ pub(super) struct Progress {
     pub(super) first: HashSet<UserId>,
     /// Whether those who get it may read what it names, where that was to be done here.
     pub(super) granted: bool,
+    /// The body that its entries may refer to, if it is large.
+    pub(super) large: Option<Arc<LargeBody>>,
     /// What goes with its entries and notices, if it is traced.
     pub(super) trace: Option<TraceContext>,
     /// Who is to wait for the answers of those who are told before it is stored; None where nobody may be, or all who
@@ -77,6 +81,9 @@ impl FanOut {
         self.faults.strike(&event);
         let entry =
             Entry::encode_around(incoming.sequence, &payload).map_err(|error| wire_failure(&error))?;
+        if self.large_body_bytes.is_reached(entry.len()) && progress.large.is_none() {
+            progress.large = Some(Arc::default());
+        }
         let recipients = self.recipients(&event, incoming.sequence, participants);
         let Some(recipients) = in_time(recipients).await? else {
             // A copy of a change that was fanned out before a later one.
@@ -103,12 +110,19 @@ impl FanOut {
         progress.first.extend(first.map(|(user_id, _)| user_id.clone()));
         self.make_way(event.chat_id(), incoming.sequence, &targets, &progress.cancelled)
             .await?;
+        let what = ToStore {
+            sequence: incoming.sequence,
+            event: &event,
+            entry: &entry,
+            trace: progress.trace,
+            large: progress.large.as_deref(),
+        };
         let stored = &mut progress.stored;
         let span = progress
             .trace
             .and_then(|trace| Span::child(trace, "store", Kind::Producer));
-        self.publish_all(incoming.sequence, &event, &entry, targets, progress.trace, stored)
-            .await?;
+        let inboxes = targets.len();
+        self.publish_all(what, targets, inboxes, stored).await?;
         drop(span);
         let heirs = in_time(self.heirs(&late, stored)).await?;
         let told = self.told_of(stored).chain(heirs);

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::attempt::{Progress, Stored, Target, in_time};
+use super::entries::ToStore;
 use super::giving_up::forget_chat;
 use super::{FanOut, Incoming, Outcome, wait_to_try_again};
 use crate::holds::{Due, Hold, Taker};
@@ -56,6 +57,7 @@ impl FanOut {
             entry: entry.clone(),
             event: event.clone(),
             trace: progress.trace,
+            large: progress.large.clone(),
             changed: Notify::new(),
         });
         let told = self
@@ -148,7 +150,9 @@ impl FanOut {
         cancelled: &CancellationToken,
     ) -> Result<(), Failure> {
         let mut shards: HashMap<Shard, HashSet<ClientId>> = HashMap::new();
+        let mut inboxes = 0;
         for (client_id, user_id) in clients {
+            inboxes += 1;
             shards
                 .entry(self.topology.shard(&user_id))
                 .or_default()
@@ -161,7 +165,7 @@ impl FanOut {
                 let open = self.live.holds.open(chat_id, through, &clients);
                 for (hold, takers) in open {
                     go_on(cancelled)?;
-                    self.store_one(&hold, takers)
+                    self.store_one(&hold, takers, inboxes)
                         .await
                         .map_err(|failure| match failure {
                             // Whoever waits for that one says so.
@@ -179,7 +183,7 @@ impl FanOut {
         go_on(cancelled)
     }
 
-    async fn store_one(&self, hold: &Hold, takers: Vec<Taker>) -> Result<(), Failure> {
+    async fn store_one(&self, hold: &Hold, takers: Vec<Taker>, inboxes: usize) -> Result<(), Failure> {
         let users: HashSet<UserId> = takers.iter().map(|taker| taker.user_id.clone()).collect();
         let users: Vec<UserId> = users.into_iter().collect();
         let active = in_time(async {
@@ -201,16 +205,14 @@ impl FanOut {
             .map(|taker| (taker.user_id, Inbox::Client(taker.client_id)))
             .collect();
         let mut stored: Stored = HashMap::new();
-        let result = self
-            .publish_all(
-                hold.sequence,
-                &hold.event,
-                &hold.entry,
-                targets,
-                hold.trace,
-                &mut stored,
-            )
-            .await;
+        let what = ToStore {
+            sequence: hold.sequence,
+            event: &hold.event,
+            entry: &hold.entry,
+            trace: hold.trace,
+            large: hold.large.as_deref(),
+        };
+        let result = self.publish_all(what, targets, inboxes, &mut stored).await;
         let told = self.told_of(&stored);
         self.notify(hold.lane, &hold.entry, hold.trace, told).await?;
         for (_, inbox) in stored.keys() {

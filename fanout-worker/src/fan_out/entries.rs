@@ -1,36 +1,52 @@
 //! The entries of an event, one an inbox, on their way into JetStream.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tidings_nats::{
-    Accepted, ApiError, Entry, Event, FIRST, Inbox, PublishError, escape_user, event_headers, inbox_subject,
+    Accepted, ApiError, Entry, Event, FIRST, Inbox, PublishError, Reference, escape_user, event_headers,
+    inbox_subject,
 };
 use tidings_service::TraceContext;
 
 use super::FanOut;
 use super::attempt::{Stored, Target};
+use crate::large_body::LargeBody;
 use crate::tries::Failure;
 
 /// For one publish ack; an election of a stream takes about as long.
 pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What is to be stored.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct ToStore<'a> {
+    /// The event's sequence in CHATS.
+    pub(super) sequence: u64,
+    /// What it says.
+    pub(super) event: &'a Event,
+    /// The whole entry.
+    pub(super) entry: &'a Bytes,
+    /// What goes with it, if it is traced.
+    pub(super) trace: Option<TraceContext>,
+    /// The body that entries may refer to instead, if it is large.
+    pub(super) large: Option<&'a LargeBody>,
+}
+
 impl FanOut {
-    /// Publishes to all of them at once and notes what was stored.
+    /// Publishes to all of them at once and notes what was stored. There may be others, so many `inboxes` together.
     pub(super) async fn publish_all(
         &self,
-        sequence: u64,
-        event: &Event,
-        entry: &Bytes,
+        what: ToStore<'_>,
         targets: Vec<Target>,
-        trace: Option<TraceContext>,
+        inboxes: usize,
         stored: &mut Stored,
     ) -> Result<(), Failure> {
         let count = targets.len();
+        self.store_body(what, inboxes).await;
         let mut publishes: FuturesUnordered<_> = targets
             .into_iter()
-            .map(|target| self.publish(sequence, event, entry, trace, target))
+            .map(|target| self.publish(what, target))
             .collect();
         let (mut failure, mut missing) = (None, 0);
         while let Some((target, result)) = publishes.next().await {
@@ -58,12 +74,16 @@ impl FanOut {
 
     async fn publish(
         &self,
-        sequence: u64,
-        event: &Event,
-        entry: &Bytes,
-        trace: Option<TraceContext>,
+        what: ToStore<'_>,
         target: Target,
     ) -> (Target, Result<Option<Accepted>, PublishError>) {
+        let ToStore {
+            sequence,
+            event,
+            entry,
+            trace,
+            large,
+        } = what;
         let (user_id, inbox) = &target;
         let message_id = match inbox {
             Inbox::Client(client_id) => Entry::message_id(sequence, &client_id.to_string()),
@@ -81,10 +101,15 @@ impl FanOut {
             // It was stopped meanwhile, for any time: another has worked on this, and perhaps on what comes after it.
             return (target, Err(PublishError::Unknown(ApiError::Disconnected)));
         }
-        let published = self
-            .bus
-            .publish(subject, headers, entry.clone(), PUBLISH_TIMEOUT)
-            .await;
+        let under_way = large.and_then(|large| large.refer(Instant::now()));
+        let payload = match &under_way {
+            Some(under_way) => Reference::new(sequence, event, under_way.body, entry.len()).encode(),
+            None => entry.clone(),
+        };
+        let published = self.bus.publish(subject, headers, payload, PUBLISH_TIMEOUT).await;
+        if let Some(under_way) = under_way {
+            under_way.done(&target, shard, &published, Instant::now());
+        }
         permit.done(&published);
         let published = match published {
             Ok(accepted) => Ok(Some(accepted)),

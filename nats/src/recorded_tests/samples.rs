@@ -15,10 +15,11 @@ use uuid::Uuid;
 
 use super::set::hex;
 use crate::{
-    Beacon, ChatUpdate, CloseReason, CloseRequest, DirectAnswer, DirectAnswers, DirectNotice,
-    DirectRecipient, Entry, Event, HEADER_GRANTED, HEADER_KIND, HEADER_TRACE, Inbox, Instance, Invalidation,
-    LOST_KIND, Lane, LiveMessage, Lost, Message, Notice, Partition, PartitionTrials, Recipient, SessionKey,
-    Shard, Topology, WireError, barrier_subject, chat_subject, close_subject, dead_letter_subject,
+    BODY_ENTRIES_KIND, Beacon, BodyEntries, ChatUpdate, CloseReason, CloseRequest, DirectAnswer,
+    DirectAnswers, DirectNotice, DirectRecipient, Entry, Event, HEADER_GRANTED, HEADER_KIND, HEADER_TRACE,
+    Inbox, InboxEntry, Instance, Invalidation, LOST_KIND, Lane, LiveMessage, Lost, Message, Notice,
+    Partition, PartitionTrials, Recipient, Reference, SessionKey, Shard, Topology, WireError,
+    barrier_subject, body_entries_subject, body_subject, chat_subject, close_subject, dead_letter_subject,
     direct_subject, event_headers, fanout_consumer, inbox_stream, inbox_subject, invalidation_subject,
     live_subject, lost_subject, partition_subjects,
 };
@@ -37,6 +38,8 @@ const UNPLACED: &str = "0100100199c0de0000700080000000000000\
 pub(super) enum Sample {
     Event(Event),
     Entry(Entry),
+    Reference(Reference),
+    BodyEntries(BodyEntries),
     Lost(Lost),
     Invalidation(Invalidation),
     Close(CloseRequest),
@@ -74,6 +77,8 @@ impl Sample {
         match self {
             Self::Event(event) => format!("event {}", variant(&json_of(event))),
             Self::Entry(entry) => format!("entry {}", variant(&json_of(&entry.event))),
+            Self::Reference(_) => "entry Referred".to_owned(),
+            Self::BodyEntries(_) => "list of entries".to_owned(),
             Self::Lost(lost) => format!("lost {}", variant(&json_of(&lost.reason))),
             Self::Invalidation(invalidation) => format!("invalidation {}", variant(&json_of(invalidation))),
             Self::Close(request) => format!("close {}", variant(&json_of(&request.reason))),
@@ -92,6 +97,8 @@ impl Sample {
         match self {
             Self::Event(event) => event.encode(),
             Self::Entry(entry) => entry.encode(),
+            Self::Reference(reference) => reference.encode(),
+            Self::BodyEntries(list) => list.encode(),
             Self::Lost(lost) => lost.encode(),
             Self::Invalidation(invalidation) => invalidation.encode(),
             Self::Close(request) => request.encode(),
@@ -114,7 +121,11 @@ impl Sample {
             "value of INSTANCES" => Instance::decode(payload).map(Self::Instance).ok_or_else(no_json),
             kind => match kind.split(' ').next() {
                 Some("event") => Event::decode(payload).map(Self::Event),
-                Some("entry") => Entry::decode(payload).map(Self::Entry),
+                Some("entry") => InboxEntry::decode(payload).map(|entry| match entry {
+                    InboxEntry::Whole(entry) => Self::Entry(entry),
+                    InboxEntry::Reference(reference) => Self::Reference(reference),
+                }),
+                Some("list") => BodyEntries::decode(payload).map(Self::BodyEntries),
                 Some("lost") => Lost::decode(payload).map(Self::Lost),
                 Some("invalidation") => Invalidation::decode(payload).map(Self::Invalidation),
                 Some("close") => CloseRequest::decode(payload).map(Self::Close),
@@ -130,6 +141,8 @@ impl Sample {
         match self {
             Self::Event(event) => json_of(event),
             Self::Entry(entry) => json_of(entry),
+            Self::Reference(reference) => json_of(reference),
+            Self::BodyEntries(list) => json_of(list),
             Self::Lost(lost) => json_of(lost),
             Self::Invalidation(invalidation) => json_of(invalidation),
             Self::Close(request) => json_of(request),
@@ -175,6 +188,19 @@ impl Sample {
                 let message_id = Entry::message_id(entry.seq, &uuid(0xd1).to_string());
                 (inbox(), event_headers(&entry.event, &message_id))
             }
+            Self::Reference(reference) => {
+                let message_id = Entry::message_id(reference.seq, &uuid(0xd1).to_string());
+                let event = match reference.to.message {
+                    Some(_) => message(true),
+                    None => update(true),
+                };
+                (inbox(), event_headers(&event, &message_id))
+            }
+            Self::BodyEntries(list) => {
+                let mut headers = HeaderMap::new();
+                headers.insert(HEADER_KIND, BODY_ENTRIES_KIND);
+                (body_entries_subject(list.seq), headers)
+            }
             Self::Lost(_) => {
                 let mut headers = HeaderMap::new();
                 headers.insert(HEADER_KIND, LOST_KIND);
@@ -217,6 +243,9 @@ pub(super) fn names() -> BTreeMap<String, String> {
             "stream of an inbox",
             inbox_stream(topology.shard(&user("auth0|alice"))),
         ),
+        ("stream of large bodies", crate::BODIES.to_owned()),
+        ("a large body", body_subject(70_000)),
+        ("lists of who refers to bodies", crate::BODY_ENTRIES.to_owned()),
         ("stream of invalidations", crate::INVALIDATIONS.to_owned()),
         ("stream of dead letters", crate::DEAD_LETTERS.to_owned()),
         ("bucket of connected clients", crate::SESSIONS.to_owned()),
@@ -341,6 +370,27 @@ fn answer(answer: DirectAnswer) -> Sample {
     Sample::Direct(DirectAnswers(vec![answer]))
 }
 
+fn large_bodies() -> [(&'static str, Sample); 3] {
+    [
+        (
+            "of a message",
+            Sample::Reference(Reference::new(70_000, &message(true), 300, 70_000)),
+        ),
+        (
+            "of a group",
+            Sample::Reference(Reference::new(70_000, &update(true), 300, 70_000)),
+        ),
+        (
+            "in two shards",
+            Sample::BodyEntries(BodyEntries {
+                seq: 70_000,
+                body: 300,
+                entries: vec![(Shard(7), 70_000), (Shard(63), 300)],
+            }),
+        ),
+    ]
+}
+
 /// A name, the thing, and the bytes of what is only read.
 pub(super) fn samples() -> Vec<(&'static str, Sample, Option<&'static str>)> {
     let entry = |event| Sample::Entry(Entry { seq: 70_000, event });
@@ -435,7 +485,8 @@ pub(super) fn samples() -> Vec<(&'static str, Sample, Option<&'static str>)> {
         ),
         ("without an address", Sample::Instance(instance(None))),
     ];
-    let mut samples: Vec<_> = written.map(|(name, sample)| (name, sample, None)).into();
+    let written = written.into_iter().chain(large_bodies());
+    let mut samples: Vec<_> = written.map(|(name, sample)| (name, sample, None)).collect();
     samples.push(("before lanes were told", notice(None, false), Some(UNPLACED)));
     samples
 }
