@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tidings_metadata::in_time;
 use tidings_nats::{
-    CHATS, ConsumerSummary, DEAD_LETTERS, INSTANCES, INVALIDATIONS, SESSIONS, StreamSummary, TRIALS,
+    BODIES, CHATS, ConsumerSummary, DEAD_LETTERS, INSTANCES, INVALIDATIONS, SESSIONS, StreamSummary, TRIALS,
     Topology, fanout_consumer, inbox_stream,
 };
 use tidings_protocol::Timestamp;
@@ -69,7 +69,7 @@ fn tell_streams(topology: Topology, streams: &[StreamSummary], now: Timestamp) {
         metrics::gauge!("tidings_inbox_oldest_seconds", "shard" => shard).set(oldest_seconds(stream, now));
         tell_size(name, stream);
     }
-    for name in [CHATS, DEAD_LETTERS, INVALIDATIONS] {
+    for name in [CHATS, BODIES, DEAD_LETTERS, INVALIDATIONS] {
         tell_size(name.to_owned(), find(name));
     }
     for bucket in [SESSIONS, INSTANCES, TRIALS] {

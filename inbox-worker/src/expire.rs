@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::TryStreamExt as _;
 use tidings_metadata::in_time;
 use tidings_nats::{
-    ApiError, Entry, Event, Lost, PublishError, Shard, StoredMessage, inbox_stream, is_barrier, is_mark,
+    ApiError, InboxEntry, Lost, PublishError, Shard, StoredMessage, inbox_stream, is_barrier, is_mark,
 };
 use tidings_protocol::{ChatId, Timestamp, TrimReason};
 use tidings_service::Context;
@@ -223,8 +223,8 @@ impl Old {
             {
                 continue;
             }
-            let (happened_at, chat_id) = match Entry::decode(&message.payload) {
-                Ok(entry) => (happened_at(&entry.event), Some(entry.event.chat_id())),
+            let (happened_at, chat_id) = match InboxEntry::decode(&message.payload) {
+                Ok(entry) => (entry.at(), Some(entry.chat_id())),
                 // A newer build's: it expires like any other.
                 Err(_) => (message.stored_at, None),
             };
@@ -270,12 +270,5 @@ impl OldEntries {
             until: self.until,
             chats: self.chats.clone(),
         }
-    }
-}
-
-const fn happened_at(event: &Event) -> Timestamp {
-    match event {
-        Event::Message(message) => message.sent_at,
-        Event::ChatUpdate(update) => update.at,
     }
 }

@@ -1,10 +1,11 @@
 //! The life of inboxes beside the path of a message: publishing what a crash left in the outbox, expiring what is too
-//! old, emptying the inboxes of clients that are gone, forgetting what nobody needs, attachments' bytes too. Any number may run; they find each
+//! old, emptying the inboxes of clients that are gone, forgetting what nobody needs, large bodies and attachments' bytes too. Any number may run; they find each
 //! other's locks in Postgres.
 
 mod attachments;
 mod backlog;
 mod blob_store;
+mod bodies;
 mod clocks;
 mod config;
 mod expire;
@@ -52,6 +53,7 @@ pub async fn run(config: InboxWorkerConfig, context: Context) -> anyhow::Result<
         clocks.run(&context),
         expire::run(context.clone(), clocks.clone(), config.retention),
         sweep::run(context.clone()),
+        bodies::run(context.clone()),
         idle::run(context.clone(), clocks.clone(), gateways, config.idle_after),
         attachments::run(context.clone(), clocks.clone(), store.clone()),
         orphans::run(context.clone(), clocks.clone(), store),

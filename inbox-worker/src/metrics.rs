@@ -56,6 +56,18 @@ const METRICS: &[Metric] = &[
         "Looks for what is too old in a stream that failed",
     ),
     Metric::gauge(
+        "tidings_bodies_waiting",
+        "Large bodies that are looked at until no entry refers to them any more",
+    ),
+    Metric::counter(
+        "tidings_bodies_removed_total",
+        "Large bodies to which no entry referred any more, and that were removed",
+    ),
+    Metric::counter(
+        "tidings_bodies_failures_total",
+        "Looks at large bodies that failed, and are made again",
+    ),
+    Metric::gauge(
         "tidings_clients_idle_soon",
         "Clients that will be idle within a week unless they connect",
     ),

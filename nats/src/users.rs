@@ -300,7 +300,11 @@ impl List {
             "DIRECT.GET.KV_SESSIONS",
         ]);
         // Bodies to which no entry refers any more.
-        self.api(&["DIRECT.GET.BODIES", "STREAM.MSG.DELETE.BODIES"]);
+        self.api(&[
+            "DIRECT.GET.BODIES",
+            "STREAM.MSG.GET.BODIES",
+            "STREAM.MSG.DELETE.BODIES",
+        ]);
     }
 
     fn setup(&mut self) {

@@ -6,7 +6,7 @@ use async_nats::jetstream::{self, stream::Info};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use serde_json::{Value, json};
-use tidings_nats::{Entry, FIRST, Inbox, Topology, inbox_stream, inbox_subject};
+use tidings_nats::{FIRST, Inbox, InboxEntry, Topology, inbox_stream, inbox_subject};
 use tidings_protocol::{ClientId, UserId};
 use tokio::time::Instant;
 
@@ -114,8 +114,8 @@ impl Stored {
                     user_id: user_id.clone(),
                     client_id,
                     sequence,
-                    chat_id: entry.event.chat_id(),
-                    seq: entry.seq,
+                    chat_id: entry.chat_id(),
+                    seq: entry.seq(),
                 });
                 after = sequence;
             }
@@ -124,7 +124,7 @@ impl Stored {
     }
 
     /// The first entry of a subject behind a sequence.
-    async fn next(&self, stream: &str, subject: &str, after: u64) -> Option<(u64, Entry)> {
+    async fn next(&self, stream: &str, subject: &str, after: u64) -> Option<(u64, InboxEntry)> {
         let answer: Value = self
             .jetstream
             .request(
@@ -136,7 +136,7 @@ impl Stored {
         let message = answer.get("message")?;
         let payload = message["data"].as_str().expect("an entry has a payload");
         let payload = BASE64.decode(payload).expect("JetStream writes base64");
-        let entry = Entry::decode(&payload).expect("an inbox holds entries");
+        let entry = InboxEntry::decode(&payload).expect("an inbox holds entries");
         Some((
             message["seq"].as_u64().expect("a stored message has a sequence"),
             entry,

@@ -2,8 +2,8 @@
 
 use anyhow::bail;
 use tidings_nats::{
-    CloseRequest, DirectAnswers, Entry, Event, Instance, Invalidation, LiveMessage, Lost, SessionKey,
-    WireError,
+    BodyEntries, CloseRequest, DirectAnswers, Entry, Event, InboxEntry, Instance, Invalidation, LiveMessage,
+    Lost, SessionKey, WireError,
 };
 use tidings_protocol::Timestamp;
 
@@ -17,8 +17,10 @@ const LATEST: Timestamp = Timestamp(4_102_444_800_000);
 pub(crate) enum Kind {
     /// What happened in a chat: CHATS and `DEAD_LETTERS`.
     Event,
-    /// An event in an inbox.
+    /// An event in an inbox, or where it is; a large body in BODIES.
     Entry,
+    /// The list of the entries that refer to a large body.
+    BodyEntries,
     /// The mark of what is missing from an inbox.
     Lost,
     /// What gateways and workers must forget.
@@ -36,9 +38,10 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Event,
         Self::Entry,
+        Self::BodyEntries,
         Self::Lost,
         Self::Invalidation,
         Self::Live,
@@ -55,7 +58,8 @@ impl Kind {
         Some(match tokens.next()? {
             "chat" | "dead" => Self::Event,
             "inbox" if is_mark => Self::Lost,
-            "inbox" => Self::Entry,
+            "body" if subject.ends_with(".entries") => Self::BodyEntries,
+            "inbox" | "body" => Self::Entry,
             "invalidation" => Self::Invalidation,
             "live" => Self::Live,
             "direct" => Self::Answers,
@@ -73,7 +77,12 @@ impl Kind {
     fn fits(self, payload: &[u8]) -> bool {
         match self {
             Self::Event => Event::decode(payload).is_ok_and(|event| plausible(&event)),
-            Self::Entry => Entry::decode(payload).is_ok_and(|entry| plausible(&entry.event)),
+            Self::Entry => match InboxEntry::decode(payload) {
+                Ok(InboxEntry::Whole(entry)) => plausible(&entry.event),
+                Ok(InboxEntry::Reference(reference)) => lately(reference.to.at),
+                Err(_) => false,
+            },
+            Self::BodyEntries => BodyEntries::decode(payload).is_ok_and(|list| list.entries.is_sorted()),
             Self::Lost => Lost::decode(payload).is_ok_and(|lost| lately(lost.since) && lately(lost.until)),
             Self::Invalidation => Invalidation::decode(payload).is_ok(),
             Self::Live => match LiveMessage::decode(payload) {
@@ -127,7 +136,7 @@ mod tests {
     use bytes::Bytes;
     use tidings_nats::{
         Beacon, ChatUpdate, CloseReason, DirectAnswer, DirectNotice, DirectRecipient, Lane, Message, Notice,
-        Partition, Recipient, Shard,
+        Partition, Recipient, Reference, Shard,
     };
     use tidings_protocol::{ChatId, ChatKind, ClientId, MessageId, TrimReason, UserId};
     use uuid::Uuid;
@@ -207,6 +216,16 @@ mod tests {
                         event: event.clone(),
                     };
                     samples.push((Kind::Entry, entry.encode()));
+                    let reference = Reference::new(seq, &event, seq, 5_000);
+                    samples.push((Kind::Entry, reference.encode()));
+                    for entries in [vec![], vec![(Shard(16), seq), (Shard(63), 16)]] {
+                        let list = BodyEntries {
+                            seq,
+                            body: seq,
+                            entries,
+                        };
+                        samples.push((Kind::BodyEntries, list.encode()));
+                    }
                     let recipient = Recipient {
                         client_id: ClientId(uuid),
                         connection: 1,
@@ -297,6 +316,8 @@ mod tests {
             (format!("chat.03.{client}"), Some(Kind::Event)),
             (format!("dead.03.{client}"), Some(Kind::Event)),
             (format!("inbox.07.alice.{client}"), Some(Kind::Entry)),
+            ("body.7".to_owned(), Some(Kind::Entry)),
+            ("body.7.entries".to_owned(), Some(Kind::BodyEntries)),
             ("inbox.07.lost".to_owned(), Some(Kind::Entry)),
             (format!("inbox.07.alice.{client}.lost"), Some(Kind::Lost)),
             ("invalidation.user.alice".to_owned(), Some(Kind::Invalidation)),

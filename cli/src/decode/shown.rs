@@ -4,8 +4,9 @@ use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidings_nats::{
-    Beacon, ChatUpdate, CloseRequest, DirectAnswer, DirectAnswers, DirectNotice, DirectRecipient, Entry,
-    Event, Invalidation, Lane, LiveMessage, Lost, Message, Notice, Recipient,
+    Beacon, BodyEntries, ChatUpdate, CloseRequest, DirectAnswer, DirectAnswers, DirectNotice,
+    DirectRecipient, Entry, Event, InboxEntry, Invalidation, Lane, LiveMessage, Lost, Message, Notice,
+    Recipient, Reference, Shard,
 };
 use tidings_protocol::{
     Attachment, AttachmentId, ChatId, ChatKind, ClientId, MessageId, Role, Timestamp, UserId,
@@ -20,6 +21,27 @@ use crate::decode::guess::Kind;
 pub(crate) enum Shown {
     Event(ShownEvent),
     Entry(ShownEntry),
+    /// An entry that says where its event is.
+    Reference {
+        seq: u64,
+        kind: &'static str,
+        /// In BODIES.
+        body: u64,
+        bytes: u32,
+        chat_id: ChatId,
+        from: UserId,
+        at: Timestamp,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_id: Option<ClientId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        message_id: Option<MessageId>,
+    },
+    #[serde(rename = "bodyEntries")]
+    BodyEntries {
+        seq: u64,
+        body: u64,
+        entries: Vec<(Shard, u64)>,
+    },
     Lost(Lost),
     Invalidation(ShownInvalidation),
     Notice {
@@ -113,7 +135,14 @@ pub(crate) fn shown(kind: Kind, payload: &[u8], show_body: bool) -> anyhow::Resu
     let what = || format!("not {}", named(kind));
     Ok(match kind {
         Kind::Event => Shown::Event(event(Event::decode(payload).with_context(what)?, show_body)),
-        Kind::Entry => Shown::Entry(entry(Entry::decode(payload).with_context(what)?, show_body)),
+        Kind::Entry => match InboxEntry::decode(payload).with_context(what)? {
+            InboxEntry::Whole(entry) => Shown::Entry(self::entry(entry, show_body)),
+            InboxEntry::Reference(reference) => self::reference(reference),
+        },
+        Kind::BodyEntries => {
+            let BodyEntries { seq, body, entries } = BodyEntries::decode(payload).with_context(what)?;
+            Shown::BodyEntries { seq, body, entries }
+        }
         Kind::Lost => Shown::Lost(Lost::decode(payload).with_context(what)?),
         Kind::Invalidation => {
             Shown::Invalidation(match Invalidation::decode(payload).with_context(what)? {
@@ -140,6 +169,7 @@ const fn named(kind: Kind) -> &'static str {
     match kind {
         Kind::Event => "an event",
         Kind::Entry => "an entry",
+        Kind::BodyEntries => "a list of entries",
         Kind::Lost => "a mark of what is missing",
         Kind::Invalidation => "an invalidation",
         Kind::Live => "a notice or beacon",
@@ -147,6 +177,22 @@ const fn named(kind: Kind) -> &'static str {
         Kind::Close => "a request to close a connection",
         Kind::Session => "a key of SESSIONS",
         Kind::Instance => "a key of INSTANCES",
+    }
+}
+
+fn reference(reference: Reference) -> Shown {
+    let kind = reference.kind();
+    let Reference { seq, to } = reference;
+    Shown::Reference {
+        seq,
+        kind,
+        body: to.body,
+        bytes: to.bytes,
+        chat_id: to.chat_id,
+        from: to.from,
+        at: to.at,
+        client_id: to.message.map(|message| message.client_id),
+        message_id: to.message.map(|message| message.message_id),
     }
 }
 
@@ -265,6 +311,24 @@ mod tests {
         assert_eq!(shown["seq"], 41);
         assert_eq!(shown["event"]["message_bytes"], 13);
         assert!(!shown.to_string().contains("private"), "{shown}");
+    }
+
+    #[test]
+    fn a_reference_says_where_its_event_is() {
+        let reference = Reference::new(41, &entry().event, 7, 5_000);
+        let shown = shown(Kind::Entry, &reference.encode(), false).expect("an entry");
+        let shown = serde_json::to_value(shown).expect("plain data");
+        let expected = serde_json::json!({
+            "type": "reference",
+            "seq": 41,
+            "kind": "message",
+            "body": 7,
+            "bytes": 5_000,
+            "from": "alice",
+        });
+        for (key, value) in expected.as_object().expect("an object") {
+            assert_eq!(shown[key], *value, "{key}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use tidings_metadata::ParticipantsAt;
-use tidings_nats::{CHATS, Event, Message, chat_subject};
+use tidings_nats::{CHATS, Event, InboxEntry, Message, chat_subject};
 use tidings_protocol::{ChatId, ClientId, MessageId, Timestamp, UserId};
 
 use self::inboxes::{Search, UserInboxes};
@@ -231,6 +231,14 @@ impl Wanted {
                 && message.message_id == self.message
                 && self.sender.is_none_or(|sender| sender == message.client_id))
     }
+
+    fn is_entry(&self, entry: &InboxEntry) -> bool {
+        entry.chat_id() == self.chat
+            && entry.message().is_some_and(|message| {
+                message.message_id == self.message
+                    && self.sender.is_none_or(|sender| sender == message.client_id)
+            })
+    }
 }
 
 impl Known {
@@ -239,6 +247,13 @@ impl Known {
         self.from = Some(message.user_id.clone());
         self.client_id = Some(message.client_id);
         self.sent_at = Some(message.sent_at);
+    }
+
+    fn learn_entry(&mut self, entry: &InboxEntry) {
+        self.seq = Some(entry.seq());
+        self.from = Some(entry.from().clone());
+        self.client_id = entry.message().map(|message| message.client_id);
+        self.sent_at = Some(entry.at());
     }
 
     /// From when to when it may have been accepted.

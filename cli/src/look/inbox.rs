@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use serde::Serialize;
 use tidings_metadata::{ClientRecord, ClientState};
-use tidings_nats::{Entry, FIRST, Inbox, Lost, StoredMessage, inbox_stream, inbox_subject, lost_subject};
+use tidings_nats::{
+    FIRST, Inbox, InboxEntry, Lost, StoredMessage, inbox_stream, inbox_subject, lost_subject,
+};
 use tidings_protocol::{ChatId, ClientId, Timestamp, TrimReason, UserId};
 
 use super::{Look, LookArgs, TIMEOUT, run};
@@ -57,8 +59,11 @@ struct Found {
 struct Listed {
     sequence: u64,
     stored_at: Timestamp,
-    /// Of the entry as it is stored.
+    /// Of the whole entry.
     bytes: usize,
+    /// Its place in BODIES, if the inbox only refers to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<u64>,
     /// Whether it came while the user had no client.
     first: bool,
     #[serde(flatten)]
@@ -182,12 +187,17 @@ async fn read_subject(
 
 impl From<StoredMessage> for Listed {
     fn from(message: StoredMessage) -> Self {
-        let what = match Entry::decode(&message.payload) {
+        let entry = InboxEntry::decode(&message.payload);
+        let (bytes, body) = match &entry {
+            Ok(InboxEntry::Reference(reference)) => (reference.to.bytes as usize, Some(reference.to.body)),
+            _ => (message.payload.len(), None),
+        };
+        let what = match entry {
             Ok(entry) => What::Event {
-                seq: entry.seq,
-                chat_id: entry.event.chat_id(),
-                kind: entry.event.kind(),
-                from: entry.event.from().clone(),
+                seq: entry.seq(),
+                chat_id: entry.chat_id(),
+                kind: entry.kind(),
+                from: entry.from().clone(),
             },
             Err(error) => What::Unreadable {
                 unreadable: error.to_string(),
@@ -196,7 +206,8 @@ impl From<StoredMessage> for Listed {
         Self {
             sequence: message.sequence,
             stored_at: message.stored_at,
-            bytes: message.payload.len(),
+            bytes,
+            body,
             first: message.subject.rsplit('.').next() == Some(FIRST),
             what,
         }
@@ -259,7 +270,14 @@ fn show(look: &Look, found: &Found) -> String {
 }
 
 fn row(look: &Look, entry: &Listed) -> Vec<String> {
-    let note = if entry.first { "inherited" } else { "" };
+    let mut notes = Vec::new();
+    if entry.first {
+        notes.push("inherited".to_owned());
+    }
+    if let Some(body) = entry.body {
+        notes.push(format!("BODIES {body}"));
+    }
+    let note = notes.join(", ");
     let (seq, chat, kind, from, note) = match &entry.what {
         What::Event {
             seq,
@@ -271,7 +289,7 @@ fn row(look: &Look, entry: &Listed) -> Vec<String> {
             chat_id.to_string(),
             *kind,
             from.to_string(),
-            note.to_owned(),
+            note,
         ),
         What::Unreadable { unreadable } => (
             "-".to_owned(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use tidings_nats::{Entry, Event, Lost, StoredMessage, escape_user, inbox_stream, is_mark};
+use tidings_nats::{InboxEntry, Lost, StoredMessage, escape_user, inbox_stream, is_mark};
 use tidings_protocol::{Timestamp, UserId};
 
 use super::{Known, Look, TIMEOUT, Wanted};
@@ -93,21 +93,19 @@ async fn search_inbox(
         };
         next = end.sequence + 1;
         for message in batch {
-            let Ok(entry) = Entry::decode(&message.payload) else {
+            let Ok(entry) = InboxEntry::decode(&message.payload) else {
                 unreadable = true;
                 continue;
             };
-            if let Event::Message(said) = &entry.event
-                && wanted.is(&entry.event)
-            {
-                known.learn(entry.seq, said);
+            if wanted.is_entry(&entry) {
+                known.learn_entry(&entry);
                 return Ok(Search::Found {
                     sequence: message.sequence,
                     stored_at: message.stored_at,
                 });
             }
             // Events of a chat are stored in their order.
-            if entry.event.chat_id() == wanted.chat && known.seq.is_some_and(|seq| entry.seq > seq) {
+            if entry.chat_id() == wanted.chat && known.seq.is_some_and(|seq| entry.seq() > seq) {
                 return Ok(Search::NotThere);
             }
             *budget = budget.saturating_sub(1);

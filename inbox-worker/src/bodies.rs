@@ -1,0 +1,230 @@
+//! Large bodies to which no entry refers any more are removed (adr/0025).
+//!
+//! A body may go when there is a list of all entries that ever refer to it, and all of those are gone: confirmed, expired,
+//! emptied, whatever. One worker at a time looks; two that believe to be the one do the same thing twice. Nothing that is
+//! remembered here is missed when it is lost.
+
+mod roll;
+mod waiting;
+
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use tidings_metadata::in_time;
+use tidings_nats::{ApiError, BODIES, BODY_ENTRIES, BodyEntries, Shard, inbox_stream};
+use tidings_service::Context;
+
+use self::roll::Roll;
+use self::waiting::{Body, Waiting};
+use crate::QUESTION_TIMEOUT;
+
+/// What this worker is alone with.
+const LEASE: &str = "bodies";
+/// How long a worker that died keeps the others waiting.
+const LEASE_LASTS: Duration = Duration::from_secs(30);
+/// How old a lease may be before it is taken again.
+const LEASE_AGE_MAX: Duration = Duration::from_secs(10);
+/// Between two rounds.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// For one request.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Lists of one request, and their bytes: the longest has 3 KB.
+const BATCH: u32 = 256;
+const BATCH_BYTES: u32 = 1 << 20;
+/// Requests for lists in one round.
+const BATCHES_MAX: usize = 16;
+/// Bodies that are looked at in one round, about a millisecond of NATS' time each at worst.
+const LOOKS_MAX: usize = 1_000;
+/// After so long no further look is begun in a round: a stream that does not answer takes its time of each, and the lease is
+/// to be taken again before it runs out.
+const ROUND_MAX: Duration = Duration::from_secs(10);
+/// Bodies that are looked at at once.
+const AT_ONCE: usize = 16;
+/// How often all lists are looked for again, if not all are remembered.
+const AGAIN: Duration = Duration::from_hours(6);
+
+/// What became of a body that was looked at.
+enum Look {
+    /// It is removed.
+    Removed,
+    /// It was removed before, or its list cannot be read by this version.
+    Forgotten,
+    /// This entry refers to it, and so many before it are gone.
+    Awaits((Shard, u64), usize),
+}
+
+/// Removes until the service is asked to stop.
+pub(crate) async fn run(context: Context) {
+    let mut interval = tokio::time::interval(INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut removal = Removal::default();
+    while context
+        .stopping
+        .run_until_cancelled(interval.tick())
+        .await
+        .is_some()
+    {
+        if !removal.is_mine(&context).await {
+            removal = Removal::default();
+            continue;
+        }
+        if let Err(error) = removal.read_on(&context).await {
+            metrics::counter!("tidings_bodies_failures_total").increment(1);
+            tracing::debug!(%error, "lists of who refers to bodies could not be read; the next round tries again");
+        }
+        removal.look(&context).await;
+        metrics::gauge!("tidings_bodies_waiting").set(removal.waiting.len() as f64);
+    }
+    metrics::gauge!("tidings_bodies_waiting").set(0.0);
+    // Another worker need not wait for it to run out.
+    let returned = context.metadata.return_lease(LEASE, context.boot_id.0);
+    let _ = in_time(QUESTION_TIMEOUT, returned).await;
+}
+
+/// What the one worker remembers.
+#[derive(Debug, Default)]
+struct Removal {
+    leased: Option<Instant>,
+    waiting: Waiting,
+    /// The last sequence of BODIES that was read for lists.
+    read: u64,
+    began: Option<Instant>,
+}
+
+impl Removal {
+    /// Whether this worker is the one, now and for this round.
+    async fn is_mine(&mut self, context: &Context) -> bool {
+        if self.leased.is_some_and(|at| at.elapsed() < LEASE_AGE_MAX) {
+            return true;
+        }
+        let asked = Instant::now();
+        let lease = context.metadata.take_lease(LEASE, context.boot_id.0, LEASE_LASTS);
+        let mine = matches!(in_time(QUESTION_TIMEOUT, lease).await, Ok(true));
+        self.leased = mine.then_some(asked);
+        mine
+    }
+
+    /// Reads lists that are new.
+    async fn read_on(&mut self, context: &Context) -> Result<(), ApiError> {
+        let began = *self.began.get_or_insert_with(Instant::now);
+        if self.waiting.is_overfull && began.elapsed() > AGAIN {
+            (self.read, self.began, self.waiting.is_overfull) = (0, None, false);
+        }
+        for _ in 0..BATCHES_MAX {
+            let (lists, more) = context
+                .bus
+                .next_by_subject(BODIES, BODY_ENTRIES, self.read + 1, BATCH, BATCH_BYTES, TIMEOUT)
+                .await?;
+            for list in lists {
+                self.read = list.sequence;
+                match BodyEntries::decode(&list.payload) {
+                    Ok(entries) => self.waiting.add(list.sequence, entries.body, Instant::now()),
+                    Err(error) => {
+                        tracing::warn!(stream.sequence = list.sequence, %error, "a list cannot be read; its body stays");
+                    }
+                }
+            }
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at those whose time has come.
+    async fn look(&mut self, context: &Context) {
+        let due = self.waiting.due(Instant::now(), LOOKS_MAX);
+        let began = Instant::now();
+        let looks = due
+            .into_iter()
+            .take_while(|_| began.elapsed() < ROUND_MAX)
+            .map(|(list, body)| async move { (list, look_at(context, list, body).await) });
+        let mut looks = futures::stream::iter(looks).buffer_unordered(AT_ONCE);
+        while let Some((list, look)) = looks.next().await {
+            match look {
+                Ok(Look::Removed) => {
+                    metrics::counter!("tidings_bodies_removed_total").increment(1);
+                    self.waiting.remove(list);
+                }
+                Ok(Look::Forgotten) => self.waiting.remove(list),
+                Ok(Look::Awaits(entry, gone)) => self.waiting.awaits(list, entry, gone, Instant::now()),
+                Err(error) => {
+                    metrics::counter!("tidings_bodies_failures_total").increment(1);
+                    tracing::debug!(stream.sequence = list, %error, "not known whether a body is needed");
+                    self.waiting.try_again(list, Instant::now());
+                }
+            }
+        }
+    }
+}
+
+/// Removes a body if nothing refers to it.
+async fn look_at(context: &Context, list: u64, body: Body) -> Result<Look, ApiError> {
+    // Mostly it is the same one that was awaited before, and the list need not be read for that.
+    if let Some(entry) = body.awaited
+        && is_there(context, entry).await?
+    {
+        return Ok(Look::Awaits(entry, usize::from(body.gone)));
+    }
+    let mut stored = context.bus.message_at(BODIES, list, TIMEOUT).await?;
+    if stored.is_none() {
+        stored = context.bus.message_now(BODIES, list, TIMEOUT).await?;
+    }
+    let Some(stored) = stored else {
+        return Ok(Look::Forgotten);
+    };
+    let Ok(entries) = BodyEntries::decode(&stored.payload) else {
+        return Ok(Look::Forgotten);
+    };
+    if entries.body != body.sequence {
+        // Another stream's: BODIES was made anew.
+        return Ok(Look::Forgotten);
+    }
+    let mut roll = Roll::new(&entries.entries, usize::from(body.gone));
+    while let Some(entry) = roll.next() {
+        if call(context, entry, &mut roll).await? {
+            return Ok(Look::Awaits(entry, roll.gone()));
+        }
+    }
+    // The list last: without it nobody would look at the body again.
+    context.bus.delete_message(BODIES, body.sequence, TIMEOUT).await?;
+    context.bus.delete_message(BODIES, list, TIMEOUT).await?;
+    tracing::trace!(
+        event.sequence = entries.seq,
+        "nobody refers to a large body any more"
+    );
+    Ok(Look::Removed)
+}
+
+/// Whether an entry is there.
+async fn is_there(context: &Context, entry: (Shard, u64)) -> Result<bool, ApiError> {
+    let mut roll = Roll::new(std::slice::from_ref(&entry), 0);
+    call(context, entry, &mut roll).await
+}
+
+/// Whether the next entry of a roll is there; if not, the roll goes on.
+async fn call(
+    context: &Context,
+    (shard, sequence): (Shard, u64),
+    roll: &mut Roll<'_>,
+) -> Result<bool, ApiError> {
+    let stream = inbox_stream(shard);
+    let all = format!("inbox.{shard}.>");
+    let (found, _) = context
+        .bus
+        .next_by_subject(&stream, &all, sequence, 1, 0, TIMEOUT)
+        .await?;
+    if let Some(next) = found.first() {
+        return Ok(!roll.stream_goes_on_at(next.sequence));
+    }
+    // Nothing from there on: it is gone, or whoever answered is behind.
+    let there = context
+        .bus
+        .message_now(&stream, sequence, TIMEOUT)
+        .await?
+        .is_some();
+    if !there {
+        roll.is_gone();
+    }
+    Ok(there)
+}
