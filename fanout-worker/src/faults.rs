@@ -1,6 +1,6 @@
 //! Only for tests, and compiled into debug builds alone: a message whose handler panics, or kills the process.
 //!
-//! `TIDINGS_FAULT=panic:<text>` or `abort:<text>` in the environment of a worker; the message is one that holds the text.
+//! `TIDINGS_FAULT=panic:<text>` or `abort:<text>` and others in the environment of a worker; the message is one that holds the text.
 
 use std::convert::Infallible;
 use std::str::FromStr;
@@ -43,6 +43,16 @@ impl Faults {
             // Blocks its thread, so that whoever kills the process from outside meets it in its trial.
             "block" => std::thread::sleep(Duration::from_millis(300)),
             _ => {}
+        }
+    }
+}
+
+impl Faults {
+    /// Stays here for ever with any large event, at `stall-after-body` or `stall-before-list`, so that whoever kills the worker does
+    /// it there.
+    pub(crate) async fn stall(&self, place: &str) {
+        if self.kind.strip_prefix("stall-") == Some(place) {
+            std::future::pending::<()>().await;
         }
     }
 }

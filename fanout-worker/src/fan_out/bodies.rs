@@ -48,11 +48,16 @@ impl FanOut {
             }
         };
         large.stored(stored, began);
+        #[cfg(debug_assertions)]
+        self.faults.stall("after-body").await;
     }
 
     /// Says who refers to a body, once nobody will any more.
     pub(super) async fn close_body(&self, sequence: u64, large: &LargeBody) {
-        let outcome = match large.close() {
+        let closed = large.close();
+        #[cfg(debug_assertions)]
+        self.faults.stall("before-list").await;
+        let outcome = match closed {
             Closed::Nothing => return,
             Closed::Unknown => "unknown",
             Closed::Known(body, entries) => {

@@ -1,9 +1,11 @@
 //! Direct delivery: who has granted it is told before anything is stored, and only what is not confirmed is stored.
 
-use tidings_nats::{DirectAnswer, DirectAnswers, Inbox, direct_subject};
-use tidings_protocol::ChatId;
+use tidings_nats::{
+    BODIES, BODY_ENTRIES, BodyEntries, DirectAnswer, DirectAnswers, Inbox, InboxEntry, direct_subject,
+};
+use tidings_protocol::{ChatId, Operation};
 
-use crate::support::{Gateway, Person, System, Worker, texts};
+use crate::support::{Gateway, Person, System, TIMEOUT, Worker, texts};
 
 /// A chat of alice and bob, where bob is connected to `g1` and has granted direct delivery.
 struct Granted {
@@ -226,5 +228,49 @@ async fn where_it_is_switched_off_everything_is_stored() {
     }
     granted.system.wait_until_fanned_out().await;
     assert_eq!(granted.stored().await, ["one", "two", "three"]);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_large_and_not_confirmed_refers_to_the_body_that_others_refer_to() {
+    let (granted, worker) = Granted::start().await;
+    let alice = granted.alice.user_id.clone();
+    let mut others = Vec::new();
+    for name in ["carol", "dave"] {
+        let person = granted.system.register(name).await;
+        granted
+            .system
+            .modify(granted.chat_id, &alice, Operation::Add, &person.user_id)
+            .await;
+        others.push(person);
+    }
+    granted.system.wait_until_fanned_out().await;
+    let event = granted.say(&"x".repeat(10_000)).await;
+    granted.system.wait_until_fanned_out().await;
+    let mut bodies = Vec::new();
+    let mut expected = Vec::new();
+    for person in others.iter().chain([&granted.bob]) {
+        let inbox = Inbox::Client(person.client_id);
+        let entries = granted.system.stored_inbox(&person.user_id, inbox).await;
+        let (sequence, entry) = entries.last().expect("it is stored");
+        let InboxEntry::Reference(reference) = entry else {
+            panic!("{} has all of it", person.user_id);
+        };
+        assert_eq!(reference.seq, event);
+        bodies.push(reference.to.body);
+        expected.push((granted.system.context.topology.shard(&person.user_id), *sequence));
+    }
+    expected.sort_unstable();
+    assert!(bodies.iter().all(|body| *body == bodies[0]), "{bodies:?}");
+    let lists = granted
+        .system
+        .context
+        .bus
+        .leader_all(BODIES, BODY_ENTRIES, 1, 9, TIMEOUT)
+        .await;
+    let lists = lists.expect("BODIES answers");
+    let list = lists.last().expect("there is a list");
+    let list = BodyEntries::decode(&list.payload).expect("a worker wrote it");
+    assert_eq!((list.seq, list.body, list.entries), (event, bodies[0], expected));
     worker.stop().await;
 }

@@ -3,6 +3,7 @@
 mod attachments;
 mod direct;
 mod fan_out;
+mod large_bodies;
 mod long_weather;
 mod overflow;
 mod poison;

@@ -11,9 +11,9 @@ use tidings_fanout_worker::FanoutWorkerConfig;
 use tidings_metadata::{Metadata, ModifyParticipants, NewChat, OutboxKey, RegisterClient};
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
-    ApiError, Beacon, Bus, CHATS, ChatUpdate, DirectNotice, Entry, Event, HEADER_GRANTED, Inbox, LiveMessage,
-    Message, NatsUser, Notice, SESSIONS, SessionKey, Topology, chat_subject, event_headers, fanout_consumer,
-    inbox_stream, inbox_subject, live_subject, users_conf,
+    ApiError, BODIES, Beacon, Bus, CHATS, ChatUpdate, DirectNotice, Entry, Event, HEADER_GRANTED, Inbox,
+    InboxEntry, LiveMessage, Message, NatsUser, Notice, SESSIONS, SessionKey, Topology, chat_subject,
+    event_headers, fanout_consumer, inbox_stream, inbox_subject, live_subject, users_conf,
 };
 use tidings_protocol::{Attachment, ChatId, ClientId, MessageId, Operation, RequestId, Timestamp, UserId};
 use tidings_service::{Context, NatsConnection, NatsSettings, Secret, outbox};
@@ -361,6 +361,27 @@ impl System {
 
     /// What an inbox holds, in order, with the stream sequences.
     pub(crate) async fn inbox(&self, user_id: &UserId, inbox: Inbox) -> Vec<(u64, Entry)> {
+        let mut entries = Vec::new();
+        for (sequence, entry) in self.stored_inbox(user_id, inbox).await {
+            let entry = match entry {
+                InboxEntry::Whole(entry) => entry,
+                InboxEntry::Reference(reference) => {
+                    let body = self
+                        .context
+                        .bus
+                        .message_at(BODIES, reference.to.body, TIMEOUT)
+                        .await;
+                    let body = body.expect("BODIES answers").expect("the body is there");
+                    reference.is_to(&body.payload).expect("it is that body")
+                }
+            };
+            entries.push((sequence, entry));
+        }
+        entries
+    }
+
+    /// The same as it is stored, with references.
+    pub(crate) async fn stored_inbox(&self, user_id: &UserId, inbox: Inbox) -> Vec<(u64, InboxEntry)> {
         let topology = &self.context.topology;
         let stream = inbox_stream(topology.shard(user_id));
         let subject = inbox_subject(topology, user_id, inbox);
@@ -382,7 +403,7 @@ impl System {
             };
             for message in messages {
                 from = message.sequence + 1;
-                let entry = Entry::decode(&message.payload).expect("a worker wrote it");
+                let entry = InboxEntry::decode(&message.payload).expect("a worker wrote it");
                 entries.push((message.sequence, entry));
             }
             if !more {
