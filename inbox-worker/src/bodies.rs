@@ -21,9 +21,9 @@ use crate::QUESTION_TIMEOUT;
 /// What this worker is alone with.
 const LEASE: &str = "bodies";
 /// How long a worker that died keeps the others waiting.
-const LEASE_LASTS: Duration = Duration::from_secs(30);
+const LEASE_LASTS: Duration = Duration::from_secs(20);
 /// How old a lease may be before it is taken again.
-const LEASE_AGE_MAX: Duration = Duration::from_secs(10);
+const LEASE_AGE_MAX: Duration = Duration::from_secs(5);
 /// Between two rounds.
 const INTERVAL: Duration = Duration::from_secs(2);
 /// For one request.

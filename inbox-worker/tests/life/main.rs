@@ -2,6 +2,7 @@
 //! nobody names, and wrong clocks.
 
 mod attachments;
+mod bodies;
 mod expire;
 mod idle;
 mod support;

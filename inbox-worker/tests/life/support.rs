@@ -221,6 +221,11 @@ impl Worker {
         .await
     }
 
+    /// Ends it in the middle of whatever it is doing. What it has begun beside that goes on for a moment.
+    pub(crate) fn kill(self) {
+        self.task.abort();
+    }
+
     /// Stops as SIGTERM does, and waits for the end.
     pub(crate) async fn stop(self) {
         self.context.stopping.cancel();
