@@ -8,6 +8,7 @@ mod chats;
 mod client_library;
 mod clients;
 mod hostile;
+mod large_bodies;
 mod minimal_client;
 mod rates;
 mod retries;
