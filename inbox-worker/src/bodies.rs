@@ -4,16 +4,22 @@
 //! emptied, whatever. One worker at a time looks; two that believe to be the one do the same thing twice. Nothing that is
 //! remembered here is missed when it is lost.
 
+mod gone;
 mod roll;
 mod waiting;
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 use tidings_metadata::in_time;
-use tidings_nats::{ApiError, BODIES, BODY_ENTRIES, BodyEntries, Shard, inbox_stream};
+use tidings_nats::{ApiError, BODIES, BODY_ENTRIES, BodyEntries, PublishError, Shard, inbox_stream};
 use tidings_service::Context;
+use tokio::sync::OnceCell;
 
+use self::gone::Gone;
 use self::roll::Roll;
 use self::waiting::{Body, Waiting};
 use crate::QUESTION_TIMEOUT;
@@ -134,11 +140,16 @@ impl Removal {
     /// Looks at those whose time has come.
     async fn look(&mut self, context: &Context) {
         let due = self.waiting.due(Instant::now(), LOOKS_MAX);
+        let round = &Round {
+            context,
+            gone: Mutex::default(),
+            barriers: Mutex::default(),
+        };
         let began = Instant::now();
         let looks = due
             .into_iter()
             .take_while(|_| began.elapsed() < ROUND_MAX)
-            .map(|(list, body)| async move { (list, look_at(context, list, body).await) });
+            .map(|(list, body)| async move { (list, round.look_at(list, body).await) });
         let mut looks = futures::stream::iter(looks).buffer_unordered(AT_ONCE);
         while let Some((list, look)) = looks.next().await {
             match look {
@@ -155,76 +166,126 @@ impl Removal {
                 }
             }
         }
+        round.end().await;
     }
 }
 
-/// Removes a body if nothing refers to it.
-async fn look_at(context: &Context, list: u64, body: Body) -> Result<Look, ApiError> {
-    // Mostly it is the same one that was awaited before, and the list need not be read for that.
-    if let Some(entry) = body.awaited
-        && is_there(context, entry).await?
-    {
-        return Ok(Look::Awaits(entry, usize::from(body.gone)));
+/// One round of looks.
+struct Round<'a> {
+    context: &'a Context,
+    /// What was found gone in this round: inboxes are emptied from their beginning, and bodies of one chat wait for the same
+    /// people.
+    gone: Mutex<Gone>,
+    /// Published in this round where a stream ends before the entries that are asked for; None where it takes none.
+    barriers: Mutex<HashMap<Shard, Arc<OnceCell<Option<u64>>>>>,
+}
+
+impl Round<'_> {
+    /// Removes a body if nothing refers to it.
+    async fn look_at(&self, list: u64, body: Body) -> Result<Look, ApiError> {
+        // Mostly it is the same one that was awaited before, and the list need not be read for that.
+        if let Some(entry) = body.awaited
+            && self.is_there(entry).await?
+        {
+            return Ok(Look::Awaits(entry, usize::from(body.gone)));
+        }
+        let bus = &self.context.bus;
+        let mut stored = bus.message_at(BODIES, list, TIMEOUT).await?;
+        if stored.is_none() {
+            stored = bus.message_now(BODIES, list, TIMEOUT).await?;
+        }
+        let Some(stored) = stored else {
+            return Ok(Look::Forgotten);
+        };
+        let Ok(entries) = BodyEntries::decode(&stored.payload) else {
+            return Ok(Look::Forgotten);
+        };
+        if entries.body != body.sequence {
+            // Another stream's: BODIES was made anew.
+            return Ok(Look::Forgotten);
+        }
+        let mut roll = Roll::new(&entries.entries, usize::from(body.gone));
+        while let Some(entry) = roll.next() {
+            if self.call(entry, &mut roll).await? {
+                return Ok(Look::Awaits(entry, roll.gone()));
+            }
+        }
+        // The list last: without it nobody would look at the body again.
+        bus.delete_message(BODIES, body.sequence, TIMEOUT).await?;
+        bus.delete_message(BODIES, list, TIMEOUT).await?;
+        tracing::trace!(
+            event.sequence = entries.seq,
+            "nobody refers to a large body any more"
+        );
+        Ok(Look::Removed)
     }
-    let mut stored = context.bus.message_at(BODIES, list, TIMEOUT).await?;
-    if stored.is_none() {
-        stored = context.bus.message_now(BODIES, list, TIMEOUT).await?;
+
+    /// Whether an entry is there.
+    async fn is_there(&self, entry: (Shard, u64)) -> Result<bool, ApiError> {
+        let mut roll = Roll::new(std::slice::from_ref(&entry), 0);
+        self.call(entry, &mut roll).await
     }
-    let Some(stored) = stored else {
-        return Ok(Look::Forgotten);
-    };
-    let Ok(entries) = BodyEntries::decode(&stored.payload) else {
-        return Ok(Look::Forgotten);
-    };
-    if entries.body != body.sequence {
-        // Another stream's: BODIES was made anew.
-        return Ok(Look::Forgotten);
+
+    /// Whether the next entry of a roll is there; if not, the roll goes on.
+    async fn call(&self, (shard, sequence): (Shard, u64), roll: &mut Roll<'_>) -> Result<bool, ApiError> {
+        if let Some(next) = self.gone.lock().until(shard, sequence) {
+            roll.stream_goes_on_at(next);
+            return Ok(false);
+        }
+        let mut next = self.next(shard, sequence).await?;
+        if next.is_none() && self.barrier(shard).await? > Some(sequence) {
+            next = self.next(shard, sequence).await?;
+        }
+        if let Some(next) = next {
+            self.gone.lock().add(shard, sequence, next);
+            return Ok(!roll.stream_goes_on_at(next));
+        }
+        // Nothing from there on: it is gone, or whoever answered is behind.
+        let bus = &self.context.bus;
+        let found = bus.message_now(&inbox_stream(shard), sequence, TIMEOUT).await?;
+        if found.is_none() {
+            roll.is_gone();
+        }
+        Ok(found.is_some())
     }
-    let mut roll = Roll::new(&entries.entries, usize::from(body.gone));
-    while let Some(entry) = roll.next() {
-        if call(context, entry, &mut roll).await? {
-            return Ok(Look::Awaits(entry, roll.gone()));
+
+    /// The first sequence from this one on that whoever answers has.
+    async fn next(&self, shard: Shard, sequence: u64) -> Result<Option<u64>, ApiError> {
+        let (stream, all) = (inbox_stream(shard), format!("inbox.{shard}.>"));
+        let found = self
+            .context
+            .bus
+            .first_from(&stream, &all, sequence, TIMEOUT)
+            .await?;
+        Ok(found.map(|found| found.sequence))
+    }
+
+    /// Something that lies behind all entries that are asked for in this round, so that the last entries of a stream to which
+    /// nothing is added are known to be gone, too: for all of them at once.
+    async fn barrier(&self, shard: Shard) -> Result<Option<u64>, ApiError> {
+        let cell = self.barriers.lock().entry(shard).or_default().clone();
+        let publish = || async {
+            match self.context.bus.barrier(&inbox_stream(shard), TIMEOUT).await {
+                Ok(sequence) => Ok(Some(sequence)),
+                Err(PublishError::Unknown(error)) if error.code().is_none() => Err(error),
+                // It is full.
+                Err(_) => Ok(None),
+            }
+        };
+        cell.get_or_try_init(publish).await.copied()
+    }
+
+    /// Streams of inboxes hold what is not confirmed and nothing else.
+    async fn end(&self) {
+        let barriers = std::mem::take(&mut *self.barriers.lock());
+        for (shard, cell) in barriers {
+            if let Some(Some(sequence)) = cell.get() {
+                let stream = inbox_stream(shard);
+                let deleted = self.context.bus.delete_message(&stream, *sequence, TIMEOUT).await;
+                if let Err(error) = deleted {
+                    tracing::debug!(stream, stream.sequence = sequence, %error, "a barrier stays");
+                }
+            }
         }
     }
-    // The list last: without it nobody would look at the body again.
-    context.bus.delete_message(BODIES, body.sequence, TIMEOUT).await?;
-    context.bus.delete_message(BODIES, list, TIMEOUT).await?;
-    tracing::trace!(
-        event.sequence = entries.seq,
-        "nobody refers to a large body any more"
-    );
-    Ok(Look::Removed)
-}
-
-/// Whether an entry is there.
-async fn is_there(context: &Context, entry: (Shard, u64)) -> Result<bool, ApiError> {
-    let mut roll = Roll::new(std::slice::from_ref(&entry), 0);
-    call(context, entry, &mut roll).await
-}
-
-/// Whether the next entry of a roll is there; if not, the roll goes on.
-async fn call(
-    context: &Context,
-    (shard, sequence): (Shard, u64),
-    roll: &mut Roll<'_>,
-) -> Result<bool, ApiError> {
-    let stream = inbox_stream(shard);
-    let all = format!("inbox.{shard}.>");
-    let (found, _) = context
-        .bus
-        .next_by_subject(&stream, &all, sequence, 1, 0, TIMEOUT)
-        .await?;
-    if let Some(next) = found.first() {
-        return Ok(!roll.stream_goes_on_at(next.sequence));
-    }
-    // Nothing from there on: it is gone, or whoever answered is behind.
-    let there = context
-        .bus
-        .message_now(&stream, sequence, TIMEOUT)
-        .await?
-        .is_some();
-    if !there {
-        roll.is_gone();
-    }
-    Ok(there)
 }

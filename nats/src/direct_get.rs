@@ -181,6 +181,23 @@ impl Bus {
         self.direct_get_one(api, body.into(), timeout).await
     }
 
+    /// The first message of a subject, which may have wildcards, from a sequence on, from whichever replica answers.
+    pub async fn first_from(
+        &self,
+        stream: &str,
+        subject: &str,
+        from: u64,
+        timeout: Duration,
+    ) -> Result<Option<StoredMessage>, DirectGetError> {
+        let api = format!("$JS.API.DIRECT.GET.{stream}");
+        let body = NextOfSubject {
+            seq: from,
+            next_by_subj: subject,
+        };
+        let body = serde_json::to_vec(&body).expect("API bodies have string keys");
+        self.direct_get_one(api, body.into(), timeout).await
+    }
+
     /// The last message of one subject.
     pub async fn last_by_subject(
         &self,
