@@ -8,6 +8,7 @@ mod options;
 mod outbox;
 mod rest;
 mod session;
+mod words;
 mod world;
 
 use std::sync::Arc;

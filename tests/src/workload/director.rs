@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::device::Command;
 use super::files::{Errand, File};
 use super::outbox::{Ask, Outbox};
+use super::words::words;
 use super::world::State;
 use super::{BEGINNING, Shared};
 
@@ -189,7 +190,7 @@ impl Director {
             let ask = Ask::Send {
                 chat_id,
                 message_id: MessageId(Uuid::new_v4()),
-                text: format!("words {}", self.sent),
+                text: words(self.sent),
                 attachments: Vec::new(),
             };
             // Now and then somebody writes several lines at once.

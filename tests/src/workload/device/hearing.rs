@@ -10,6 +10,7 @@ use super::{Device, RECONNECT, REPEATED, RETRY_AFTER_MAX};
 use crate::workload::files::{Upload, fetch};
 use crate::workload::outbox::{Answered, Ask};
 use crate::workload::session::Session;
+use crate::workload::words::are_whole;
 
 impl Device {
     pub(super) fn heard(&mut self, session: &mut Session, frame: ServerFrame) {
@@ -21,6 +22,10 @@ impl Device {
                 }
                 let mut state = self.shared.world.lock();
                 state.report.deliveries += 1;
+                if !are_whole(&message.message) {
+                    let note = format!("message {} came in part", message.message_id);
+                    state.report.surprises.push(note);
+                }
                 let marker = state.markers.get(&message.chat_id);
                 if marker.is_some_and(|marker| marker.message_id == message.message_id) {
                     state.marked.insert((self.identity.client_id, message.message_id));
