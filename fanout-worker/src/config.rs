@@ -27,7 +27,7 @@ pub struct FanoutWorkerConfig {
     /// From how many bytes on an entry that is stored in two inboxes or more is stored once, in BODIES, and inboxes refer to it;
     /// `off` stores it in each of them.
     ///
-    /// Gateways before 0.1.0's large bodies cannot read such references: `off` until all are upgraded.
+    /// Gateways of earlier builds cannot read references: `off` until all are upgraded.
     #[arg(long, env = "TIDINGS_LARGE_BODY_BYTES", default_value = "4096", value_name = "BYTES", value_parser = LargeBodyBytes::parse)]
     pub large_body_bytes: LargeBodyBytes,
 
