@@ -59,7 +59,7 @@ async fn every_stream_and_consumer_describes_itself() {
         .map(|line| line.split('│').map(str::trim).collect::<Vec<_>>())
         .filter(|cells| cells.len() > 3 && cells[1] != "Name")
         .collect();
-    assert_eq!(rows.len(), 6 + 64, "{streams}");
+    assert_eq!(rows.len(), 7 + 64, "{streams}");
     for row in rows {
         assert!(row[2].len() > 30, "{row:?}");
     }
