@@ -1,5 +1,5 @@
 //! A large body, stored once for all inboxes that one piece of work on an event stores it for, and who refers to it
-//! (adr/0025).
+//! (adr/0026).
 //!
 //! The body is this work's alone: whoever works on the event again stores one of its own. So the work knows, when it
 //! ends, whether it knows every entry that refers to the body, and only then it says which those are.

@@ -1,4 +1,4 @@
-//! Large bodies, which entries of many inboxes refer to (adr/0025). A thousand clients may want the same one at the same
+//! Large bodies, which entries of many inboxes refer to (adr/0026). A thousand clients may want the same one at the same
 //! moment: it is fetched once, and kept for a while.
 
 use std::collections::{HashMap, VecDeque};

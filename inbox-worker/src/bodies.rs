@@ -1,4 +1,4 @@
-//! Large bodies to which no entry refers any more are removed (adr/0025).
+//! Large bodies to which no entry refers any more are removed (adr/0026).
 //!
 //! A body may go when there is a list of all entries that ever refer to it, and all of those are gone: confirmed, expired,
 //! emptied, whatever. One worker at a time looks; two that believe to be the one do the same thing twice. Nothing that is

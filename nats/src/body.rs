@@ -1,4 +1,4 @@
-//! Large bodies, stored once: BODIES holds the entry, inboxes hold small references to it (adr/0025).
+//! Large bodies, stored once: BODIES holds the entry, inboxes hold small references to it (adr/0026).
 //!
 //! A body belongs to one worker's work on one event. When that work has ended, the list of the entries that refer to
 //! the body is stored beside it; a body without a list may be referred to by entries that nobody knows of, and stays.

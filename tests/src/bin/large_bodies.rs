@@ -1,5 +1,5 @@
 //! From which size on it pays to store a body once: entries in n inboxes, whole, against one body, n references and their list
-//! (adr/0025). All of their life is measured: stored, read by each client, confirmed, and the body removed.
+//! (adr/0026). All of their life is measured: stored, read by each client, confirmed, and the body removed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::process::ExitCode;
