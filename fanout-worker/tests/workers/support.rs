@@ -176,6 +176,11 @@ impl System {
 
     /// A worker with settings of its own.
     pub(crate) async fn worker_with(&self, settings: &[&str]) -> Worker {
+        // Large bodies are stored once, unless a test says otherwise.
+        let mut settings = settings.to_vec();
+        if !settings.contains(&"--large-body-bytes") {
+            settings.extend(["--large-body-bytes", "4096"]);
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -191,7 +196,7 @@ impl System {
             .await
             .expect("the task does not panic")
             .expect("the system is set up");
-        let arguments = [&["fanout-worker"], settings].concat();
+        let arguments = [&["fanout-worker"], &settings[..]].concat();
         let config = Command::parse_from(arguments).config;
         let task = runtime.spawn(tidings_fanout_worker::run(config, context.clone()));
         Worker {
