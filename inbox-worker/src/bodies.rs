@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tidings_metadata::in_time;
-use tidings_nats::{ApiError, BODIES, BODY_ENTRIES, BodyEntries, PublishError, Shard, inbox_stream};
+use tidings_nats::{
+    ApiError, BODIES, BODY_ENTRIES, BodyEntries, Entry, PublishError, Shard, StoredMessage, inbox_stream,
+};
 use tidings_service::Context;
 use tokio::sync::OnceCell;
 
@@ -204,14 +206,27 @@ impl Round<'_> {
             // Another stream's: BODIES was made anew.
             return Ok(Look::Forgotten);
         }
-        let mut roll = Roll::new(&entries.entries, usize::from(body.gone));
-        while let Some(entry) = roll.next() {
-            if self.call(entry, &mut roll).await? {
-                return Ok(Look::Awaits(entry, roll.gone()));
+        // From the beginning once more in the end: a stream that has lost its last messages uses their sequences again, and what
+        // is remembered may be of another list.
+        for known in [usize::from(body.gone), 0] {
+            let mut roll = Roll::new(&entries.entries, known);
+            while let Some(entry) = roll.next() {
+                if self.call(entry, &mut roll).await? {
+                    return Ok(Look::Awaits(entry, roll.gone()));
+                }
+            }
+            if known == 0 {
+                break;
             }
         }
+        // For the same reason it may be another event's body.
+        let stored = bus.message_now(BODIES, body.sequence, TIMEOUT).await?;
+        let is_its =
+            |body: StoredMessage| Entry::decode(&body.payload).is_ok_and(|entry| entry.seq == entries.seq);
+        if stored.is_some_and(is_its) {
+            bus.delete_message(BODIES, body.sequence, TIMEOUT).await?;
+        }
         // The list last: without it nobody would look at the body again.
-        bus.delete_message(BODIES, body.sequence, TIMEOUT).await?;
         bus.delete_message(BODIES, list, TIMEOUT).await?;
         tracing::trace!(
             event.sequence = entries.seq,
