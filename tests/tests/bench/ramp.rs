@@ -6,7 +6,7 @@ use crate::run::Run;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_highest_rate_lies_between_one_that_went_well_and_one_that_did_not() {
-    let options = "--clients 8 --chats 5 --members 4 --from 100 --p99 400 --resolution 60 --tries 1 --warmup 0.5 \
+    let options = "--clients 8 --chats 40 --members 4 --from 100 --p99 400 --resolution 60 --tries 1 --warmup 0.5 \
                    --seconds 1";
     let options: Vec<&str> = options.split_whitespace().collect();
     let run = Run::of("ramp", &options).await;
