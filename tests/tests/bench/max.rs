@@ -7,7 +7,7 @@ use crate::run::Run;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn as_much_as_possible_arrives_and_is_set_beside_raw_jetstream() {
-    let options = "--processes 3 --clients 8 --chats 5 --members 4 --in-flight 16 --warmup 1 --seconds 3 --raw --raw-seconds 1 \
+    let options = "--processes 3 --clients 40 --chats 40 --members 4 --in-flight 16 --warmup 1 --seconds 3 --raw --raw-seconds 1 \
                    --raw-window 64";
     let options: Vec<&str> = options.split_whitespace().collect();
     let run = Run::of("max", &options).await;
@@ -41,7 +41,7 @@ async fn as_much_as_possible_arrives_and_is_set_beside_raw_jetstream() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn raw_jetstream_is_measured_alone() {
-    let options = "--clients 8 --chats 5 --members 4 --raw-seconds 1 --raw-window 8";
+    let options = "--clients 40 --chats 40 --members 4 --raw-seconds 1 --raw-window 8";
     let options: Vec<&str> = options.split(' ').collect();
     let run = Run::of("raw", &options).await;
     for part in ["/raw", "/raw/storedOnly"] {
