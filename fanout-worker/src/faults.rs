@@ -45,9 +45,7 @@ impl Faults {
             _ => {}
         }
     }
-}
 
-impl Faults {
     /// Stays here for ever with any large event, at `stall-after-body` or `stall-before-list`, so that whoever kills the worker does
     /// it there.
     pub(crate) async fn stall(&self, place: &str) {

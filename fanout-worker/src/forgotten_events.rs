@@ -11,16 +11,16 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// what is the first that is stored. To be asked by somebody who waits for a delivery: none comes, so the consumer knows of
 /// nothing. Whoever is pinned has reset it himself.
 pub(crate) async fn remind(bus: &Bus, partition: Partition) -> Result<Option<u64>, ApiError> {
-    let made = bus.ensure_partition_consumer(partition, TIMEOUT).await?;
     let subjects = partition_subjects(partition);
-    let Some(first) = bus.leader_next(CHATS, &subjects, 1, TIMEOUT).await? else {
+    let first = bus.leader_next(CHATS, &subjects, 1, TIMEOUT).await?;
+    let consumer = bus.ensure_partition_consumer(partition, TIMEOUT).await?;
+    let Some(first) = first else {
         return Ok(None);
     };
-    if !made {
-        if bus.partition_consumer(partition, TIMEOUT).await?.pinned {
-            return Ok(None);
-        }
-        bus.reset_partition_consumer(partition, TIMEOUT).await?;
+    match consumer {
+        Some(consumer) if consumer.pinned => return Ok(None),
+        Some(_) => bus.reset_partition_consumer(partition, TIMEOUT).await?,
+        None => {}
     }
     metrics::counter!("tidings_fanout_reminders_total").increment(1);
     Ok(Some(first.sequence))

@@ -443,8 +443,8 @@ impl PartitionTask {
 /// Makes the consumer if it is not there. The reader pulls again and again, so whoever asks goes on in any case.
 async fn ensure(bus: &Bus, partition: Partition) {
     match bus.ensure_partition_consumer(partition, API_TIMEOUT).await {
-        Ok(false) => {}
-        Ok(true) => tracing::info!(%partition, "the consumer was not there, and was made"),
+        Ok(Some(_)) => {}
+        Ok(None) => tracing::info!(%partition, "the consumer was not there, and was made"),
         Err(error) => tracing::warn!(%error, %partition, "not known whether the consumer is there"),
     }
 }

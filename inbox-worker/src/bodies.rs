@@ -208,15 +208,13 @@ impl Round<'_> {
         }
         // From the beginning once more in the end: a stream that has lost its last messages uses their sequences again, and what
         // is remembered may be of another list.
-        for known in [usize::from(body.gone), 0] {
-            let mut roll = Roll::new(&entries.entries, known);
+        let remembered = usize::from(body.gone);
+        for gone in std::iter::once(remembered).chain((remembered > 0).then_some(0)) {
+            let mut roll = Roll::new(&entries.entries, gone);
             while let Some(entry) = roll.next() {
                 if self.call(entry, &mut roll).await? {
                     return Ok(Look::Awaits(entry, roll.gone()));
                 }
-            }
-            if known == 0 {
-                break;
             }
         }
         // For the same reason it may be another event's body.

@@ -21,11 +21,8 @@ pub const TRIES: &str = "Tidings-Tries";
 
 /// The headers of an event, with its deduplication id.
 pub fn event_headers(event: &Event, message_id: &str) -> HeaderMap {
-    let mut headers = HeaderMap::new();
+    let mut headers = body_headers(event);
     headers.insert(async_nats::header::NATS_MESSAGE_ID, message_id);
-    headers.insert(KIND, event.kind());
-    headers.insert(CHAT, event.chat_id().to_string());
-    headers.insert(FROM, event.from().as_str());
     headers
 }
 

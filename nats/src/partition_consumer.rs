@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
+use crate::setup::definition;
 use crate::{ApiError, Bus, CHATS, Partition, fanout_consumer, partition_subjects};
 
 /// Where the consumer of a partition is.
@@ -47,8 +48,7 @@ struct Group {
 /// The consumer of a partition as it is to be, for `$JS.API.CONSUMER.CREATE`. Its state is in memory: which events are
 /// delivered is of no use to a worker that takes over, and nothing else is in it (adr/0024).
 pub fn partition_consumer_config(partition: Partition) -> Value {
-    let mut config: Value = serde_json::from_str(include_str!("../definitions/fanout.json"))
-        .expect("definitions are JSON, a test reads them");
+    let mut config = definition(include_str!("../definitions/fanout.json"));
     let description = config["description"].as_str().expect("a description");
     config["description"] = json!(description.replace("Partition 00", &format!("Partition {partition}")));
     config["name"] = json!(fanout_consumer(partition));
@@ -58,20 +58,21 @@ pub fn partition_consumer_config(partition: Partition) -> Value {
 }
 
 impl Bus {
-    /// Makes it where it is not there: a single server that was started again has forgotten it. Says whether it did.
+    /// Makes it where it is not there: a single server that was started again has forgotten it. Says how it
+    /// was, or nothing if it was made.
     pub async fn ensure_partition_consumer(
         &self,
         partition: Partition,
         timeout: Duration,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<Option<PartitionConsumer>, ApiError> {
         match self.partition_consumer(partition, timeout).await {
-            Ok(_) => return Ok(false),
-            Err(error) if error.not_found() => {}
-            Err(error) => return Err(error),
+            Err(error) if error.not_found() => {
+                let config = partition_consumer_config(partition);
+                self.create_partition_consumer(&config, timeout).await?;
+                Ok(None)
+            }
+            there => there.map(Some),
         }
-        self.create_partition_consumer(&partition_consumer_config(partition), timeout)
-            .await?;
-        Ok(true)
     }
 
     /// Where it is there already and the same, nothing happens.

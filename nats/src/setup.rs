@@ -189,7 +189,7 @@ async fn existing(bus: &Bus) -> Result<Option<Topology>, SetupError> {
     }
 }
 
-fn definition(text: &str) -> Value {
+pub(crate) fn definition(text: &str) -> Value {
     serde_json::from_str(text).expect("definitions are JSON, a test reads them")
 }
 

@@ -208,6 +208,16 @@ impl List {
         self.subjects(&["chat.*.*", "invalidation.chat.*"]);
     }
 
+    /// Large bodies: read by gateways, removed by inbox workers. To know that one is gone, a deletion of nothing goes through
+    /// their log.
+    fn bodies(&mut self) {
+        self.api(&[
+            "DIRECT.GET.BODIES",
+            "STREAM.MSG.GET.BODIES",
+            "STREAM.MSG.DELETE.BODIES",
+        ]);
+    }
+
     /// Marks of what is missing from inboxes: the one before is read, and deleted.
     fn marks(&mut self) {
         self.subjects(&["inbox.*.*.*.lost"]);
@@ -251,12 +261,7 @@ impl List {
             "CONSUMER.MSG.NEXT.INBOX_*.*",
             "CONSUMER.DELETE.INBOX_*.*",
         ]);
-        // Large bodies. To know that one is gone, a deletion of nothing goes through their log.
-        self.api(&[
-            "DIRECT.GET.BODIES",
-            "STREAM.MSG.GET.BODIES",
-            "STREAM.MSG.DELETE.BODIES",
-        ]);
+        self.bodies();
     }
 
     fn fanout_worker(&mut self) {
@@ -299,12 +304,7 @@ impl List {
             "CONSUMER.DELETE.INBOX_*.*",
             "DIRECT.GET.KV_SESSIONS",
         ]);
-        // Bodies to which no entry refers any more.
-        self.api(&[
-            "DIRECT.GET.BODIES",
-            "STREAM.MSG.GET.BODIES",
-            "STREAM.MSG.DELETE.BODIES",
-        ]);
+        self.bodies();
     }
 
     fn setup(&mut self) {

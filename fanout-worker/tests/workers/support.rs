@@ -105,6 +105,16 @@ struct Command {
     config: FanoutWorkerConfig,
 }
 
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "{what}");
+}
+
 /// A seed for the workers' user, and what servers must know.
 fn user() -> (Secret, String) {
     let key = KeyPair::new_user();

@@ -1,7 +1,6 @@
 //! What was accepted keeps its place until the weather is better, and holds nobody else up.
 
 use std::process::Command;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidings_metadata::ModifyParticipants;
@@ -9,17 +8,7 @@ use tidings_nats::{Inbox, chat_subject, inbox_stream};
 use tidings_protocol::{ChatId, ClientId, Operation, RequestId, UserId};
 use uuid::Uuid;
 
-use crate::support::{Gateway, PATIENCE, Person, System, TIMEOUT, Worker, changes, texts};
-
-/// Waits until something holds.
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let wait = async {
-        while !holds().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "{what}");
-}
+use crate::support::{Gateway, Person, System, TIMEOUT, Worker, changes, eventually, texts};
 
 /// Changes a setting of the stream in which a person's inbox is.
 async fn set_inbox_stream(system: &System, person: &Person, setting: &str, value: Value) {

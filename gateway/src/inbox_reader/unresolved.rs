@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use tidings_nats::{InboxEntry, Lost, Reference, WireError, is_mark};
+use tidings_nats::{ApiError, InboxEntry, Lost, Reference, WireError, is_mark};
 use tidings_service::TraceContext;
 
 use crate::bodies::Bodies;
 use crate::delivery::{Arrived, Body, Way};
 use crate::inbox_session::Stored;
-use tidings_nats::ApiError;
 
 /// What a reading found, before its references are followed.
 #[derive(Debug)]
