@@ -2,6 +2,7 @@
 //! and stops them. Nothing here knows what the servers are used for.
 
 mod account;
+mod cores;
 mod find;
 mod folders;
 mod guard;
@@ -16,6 +17,7 @@ mod secret;
 mod server;
 mod version;
 
+pub use cores::half_of_the_cores;
 pub use find::{Finder, NatsProgram, PostgresPrograms, SeaweedProgram};
 pub use folders::{check_way_of_postgres, default_cache_dir, default_data_dir, let_postgres_through};
 pub use identity::{started, stop_leftover};

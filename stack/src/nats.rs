@@ -1,6 +1,5 @@
 //! Private nats-servers: one, or a cluster.
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,6 +12,7 @@ use futures::future::try_join_all;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
+use crate::cores::half_of_the_cores;
 use crate::find::{Finder, NatsProgram};
 use crate::port::free_ports;
 use crate::probe::Probe;
@@ -27,16 +27,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 const TEMP_TRIES: usize = 3;
 /// How many threads of a Go program run at a time.
 const GOMAXPROCS: &str = "GOMAXPROCS";
-
-/// Half of the cores, where nobody has said a number: on this machine there are the services, Postgres and clients, too,
-/// and what wakes threads for each other that then wait costs more than they do at once (docs/PERFORMANCE.md).
-fn cores() -> Option<(OsString, OsString)> {
-    if std::env::var_os(GOMAXPROCS).is_some() {
-        return None;
-    }
-    let cores = std::thread::available_parallelism().ok()?.get();
-    Some((GOMAXPROCS.into(), (cores / 2).max(1).to_string().into()))
-}
 
 /// Passwords of nats-servers. Hidden from `Debug`.
 #[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -160,7 +150,7 @@ impl NatsServer {
         let mut spec = Spec::new(name.clone(), &program.path, log.clone(), probe);
         spec.args = vec!["--config".into(), config.into_os_string()];
         spec.orphaned = Orphaned::Signal(Signal::SIGTERM);
-        spec.env.extend(cores());
+        spec.env.extend(half_of_the_cores(GOMAXPROCS));
         Ok(Self {
             server: Server::new(spec),
             ports,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use tidings_nats::NatsUser;
 use tidings_service::EXIT_WITH_STDIN;
-use tidings_stack::{Orphaned, Probe, Server, Spec};
+use tidings_stack::{Orphaned, Probe, Server, Spec, half_of_the_cores};
 use url::Url;
 
 use super::UpArgs;
@@ -15,6 +15,8 @@ use super::folder::Folder;
 use super::state::State;
 use crate::nats_users::seed_file;
 
+/// How many threads run the tasks of a service (tokio).
+const RUNTIME_THREADS: &str = "TOKIO_WORKER_THREADS";
 /// Where clients connect.
 const GATEWAY: &str = "gateway";
 
@@ -173,6 +175,7 @@ fn service(
             set(name, value.to_owned());
         }
     }
+    spec.env.extend(half_of_the_cores(RUNTIME_THREADS));
     // What is set for another system must not contradict what is said here.
     spec.env_remove = [
         "NATS_URL_FILE",
