@@ -71,6 +71,12 @@ pub(crate) struct OfflineArgs {
     /// One user is away, with 20,000 entries from 64 chats of two, if nothing says another number.
     #[arg(long, conflicts_with_all = ["clients", "chats", "members"])]
     single: bool,
+
+    /// Nobody comes back: what is stored stays, for another run beside it.
+    ///
+    /// That one needs a --prefix of its own.
+    #[arg(long)]
+    stay_away: bool,
 }
 
 pub(crate) async fn run(mut args: OfflineArgs) -> anyhow::Result<()> {
@@ -108,16 +114,23 @@ pub(crate) async fn run(mut args: OfflineArgs) -> anyhow::Result<()> {
     let store = offline.store().await?;
     tokio::time::sleep(FILES_REST).await;
     let stored = streams.stored().await?;
-    let drain = offline.drain().await?;
-    wait_for_the_unexpected().await;
-    let drained = streams.stored().await?;
+    let (mut drain, mut drained) = (None, None);
+    if !args.stay_away {
+        drain = Some(offline.drain().await?);
+        wait_for_the_unexpected().await;
+        drained = Some(streams.stored().await?);
+    }
+    let mut outcome = Outcome::of(&crowd, load);
+    if drain.is_none() {
+        outcome.left_waiting(store.entries);
+    }
     let report = OfflineReport {
         options: OfflineOptions::new(&args.crowd, args.senders, args.in_flight),
         waiting,
         storage: Storage::new(before, stored, drained, store.entries),
         store,
         drain,
-        outcome: Outcome::of(&crowd, load),
+        outcome,
     };
     crowd.fleet.close().await;
     report.print(args.crowd.target.json.as_deref())

@@ -86,11 +86,11 @@ pub(crate) struct Storage {
     before: Stored,
     stored: Stored,
     /// Two seconds after the last entry was deleted.
-    drained: Stored,
+    drained: Option<Stored>,
     stream_bytes_per_entry: f64,
     disk_bytes_per_entry: f64,
     /// Of the disk, what was not given back by then.
-    left_disk_bytes_per_entry: f64,
+    left_disk_bytes_per_entry: Option<f64>,
 }
 
 /// The result.
@@ -100,7 +100,8 @@ pub(crate) struct OfflineReport {
     pub(crate) options: OfflineOptions,
     pub(crate) waiting: Waiting,
     pub(crate) store: Storing,
-    pub(crate) drain: Drained,
+    /// Not with `--stay-away`.
+    pub(crate) drain: Option<Drained>,
     pub(crate) storage: Storage,
     #[serde(flatten)]
     pub(crate) outcome: Outcome,
@@ -142,8 +143,28 @@ impl Waiting {
     }
 }
 
+impl Drained {
+    fn write_summary(&self, out: &mut String) {
+        let text =
+            |seconds: Option<f64>| seconds.map_or("never".to_owned(), |seconds| format!("{seconds:.2} s"));
+        let _ = writeln!(
+            out,
+            "drained        {:.0} entries/s: all received after {}, confirmed after {}, deleted after {}",
+            self.entries_per_second.unwrap_or(0.0),
+            text(self.received_seconds),
+            text(self.seconds),
+            text(self.deleted_seconds),
+        );
+        let _ = writeln!(
+            out,
+            "came back      {} clients, {} tries sent away",
+            self.caught_up.count, self.sent_away
+        );
+    }
+}
+
 impl Storage {
-    pub(crate) fn new(before: Stored, stored: Stored, drained: Stored, entries: u64) -> Self {
+    pub(crate) fn new(before: Stored, stored: Stored, drained: Option<Stored>, entries: u64) -> Self {
         let each = |now: u64, before: u64| (now as f64 - before as f64) / entries.max(1) as f64;
         Self {
             before,
@@ -151,8 +172,29 @@ impl Storage {
             drained,
             stream_bytes_per_entry: each(stored.held.stream_bytes, before.held.stream_bytes),
             disk_bytes_per_entry: each(stored.disk_bytes, before.disk_bytes),
-            left_disk_bytes_per_entry: each(drained.disk_bytes, before.disk_bytes),
+            left_disk_bytes_per_entry: drained.map(|drained| each(drained.disk_bytes, before.disk_bytes)),
         }
+    }
+
+    fn write_table(&self, out: &mut String) {
+        let _ = write!(
+            out,
+            "\nan entry       {:.0} bytes in its stream, {:.0} bytes on NATS's disk",
+            self.stream_bytes_per_entry, self.disk_bytes_per_entry
+        );
+        if let Some(left) = self.left_disk_bytes_per_entry {
+            let _ = write!(out, ", {left:.0} of them not given back");
+        }
+        let _ = write!(
+            out,
+            "\ndisk of NATS   {:.1} MB before, {:.1} MB stored",
+            self.before.disk_bytes as f64 / MEGABYTE,
+            self.stored.disk_bytes as f64 / MEGABYTE,
+        );
+        if let Some(drained) = &self.drained {
+            let _ = write!(out, ", {:.1} MB drained", drained.disk_bytes as f64 / MEGABYTE);
+        }
+        out.push('\n');
     }
 }
 
@@ -164,12 +206,14 @@ impl OfflineReport {
             write_json(path, self)?;
         }
         let mut faults = self.outcome.faults();
-        let back = self.drain.caught_up.count;
-        if back < self.drain.absent {
-            faults.push(format!("{} clients did not catch up", self.drain.absent - back));
-        }
-        if self.drain.deleted_seconds.is_none() {
-            faults.push("inboxes do not hold again what they held before".to_owned());
+        if let Some(drain) = &self.drain {
+            let back = drain.caught_up.count;
+            if back < drain.absent {
+                faults.push(format!("{} clients did not catch up", drain.absent - back));
+            }
+            if drain.deleted_seconds.is_none() {
+                faults.push("inboxes do not hold again what they held before".to_owned());
+            }
         }
         if !faults.is_empty() {
             bail!("{}", faults.join("; "));
@@ -180,7 +224,7 @@ impl OfflineReport {
     /// For people.
     fn table(&self) -> String {
         let mut out = String::new();
-        let (options, store, drain) = (&self.options, &self.store, &self.drain);
+        let (options, store) = (&self.options, &self.store);
         let _ = writeln!(
             out,
             "{} clients away{} ({}), {} chats of {}, {} senders, messages of {} bytes; {} to {} entries for each client\n",
@@ -199,45 +243,26 @@ impl OfflineReport {
             "stored         {:.0} entries/s: {} in {:.2} s, from {} messages",
             store.entries_per_second, store.entries, store.seconds, store.messages
         );
-        let text =
-            |seconds: Option<f64>| seconds.map_or("never".to_owned(), |seconds| format!("{seconds:.2} s"));
-        let _ = writeln!(
-            out,
-            "drained        {:.0} entries/s: all received after {}, confirmed after {}, deleted after {}",
-            drain.entries_per_second.unwrap_or(0.0),
-            text(drain.received_seconds),
-            text(drain.seconds),
-            text(drain.deleted_seconds),
-        );
-        let _ = writeln!(
-            out,
-            "came back      {} clients, {} tries sent away\n\n{LATENCY_HEAD}",
-            drain.caught_up.count, drain.sent_away
-        );
-        let _ = writeln!(out, "{}", latency_row("accept", &store.accept));
-        let _ = writeln!(out, "{}\n", latency_row("caught up", &drain.caught_up));
+        if let Some(drain) = &self.drain {
+            drain.write_summary(&mut out);
+        }
+        let _ = writeln!(out, "\n{LATENCY_HEAD}\n{}", latency_row("accept", &store.accept));
+        if let Some(drain) = &self.drain {
+            let _ = writeln!(out, "{}", latency_row("caught up", &drain.caught_up));
+        }
+        out.push('\n');
         self.outcome.write_table(&mut out);
-        let storage = &self.storage;
-        let _ = writeln!(
-            out,
-            "\nan entry       {:.0} bytes in its stream, {:.0} bytes on NATS's disk, {:.0} of them not given back",
-            storage.stream_bytes_per_entry, storage.disk_bytes_per_entry, storage.left_disk_bytes_per_entry
-        );
-        let _ = writeln!(
-            out,
-            "disk of NATS   {:.1} MB before, {:.1} MB stored, {:.1} MB drained",
-            storage.before.disk_bytes as f64 / MEGABYTE,
-            storage.stored.disk_bytes as f64 / MEGABYTE,
-            storage.drained.disk_bytes as f64 / MEGABYTE,
-        );
+        self.storage.write_table(&mut out);
         let _ = writeln!(out, "\nwhile storing");
         store
             .interval
             .write_table(&mut out, Some((store.entries, "entry")));
-        let _ = writeln!(out, "\nwhile draining");
-        drain
-            .interval
-            .write_table(&mut out, Some((drain.entries, "entry")));
+        if let Some(drain) = &self.drain {
+            let _ = writeln!(out, "\nwhile draining");
+            drain
+                .interval
+                .write_table(&mut out, Some((drain.entries, "entry")));
+        }
         out
     }
 }

@@ -34,6 +34,11 @@ impl Outcome {
         }
     }
 
+    /// So many deliveries are not missing: they wait for clients that were not to come back.
+    pub(crate) fn left_waiting(&mut self, entries: u64) {
+        self.tally.missing = self.tally.missing.saturating_sub(entries);
+    }
+
     /// How many messages were refused.
     pub(crate) fn refused(&self) -> u64 {
         self.tally.refused.values().sum()

@@ -79,3 +79,16 @@ async fn a_single_client_drains_a_long_inbox() {
     assert_stored_and_drained(&run, 500);
     assert_eq!(run.count("/drain/caughtUp/count"), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_stored_stays_where_nobody_is_to_come_back() {
+    let options = "--prefix away --clients 6 --chats 4 --members 4 --senders 1 --messages 8 --stay-away";
+    let options: Vec<&str> = options.split(' ').collect();
+    let run = Run::of("offline", &options).await;
+    assert_eq!(run.count("/store/entries"), 24);
+    assert_eq!(run.json["drain"], Value::Null);
+    let held = |when: &str| run.count(&format!("/storage/{when}/entries"));
+    assert_eq!(held("stored") - held("before"), 24);
+    assert_eq!(run.count("/tally/missing"), 0);
+    assert!(!run.table.contains("drained"), "{}", run.table);
+}
