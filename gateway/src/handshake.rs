@@ -1,4 +1,4 @@
-//! The opening handshake of a WebSocket (RFC 6455 §4.2). By hand, since axum's keeps the socket to itself, and with it
+//! The opening handshake of a WebSocket (RFC 6455 §4.2), refused as HTTP says (RFC 9110). By hand, since axum's keeps the socket to itself, and with it
 //! buffers that a connection at rest does without (adr/0025).
 
 use axum::extract::FromRequestParts;
@@ -29,10 +29,13 @@ pub(crate) struct Handshake {
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NoHandshake {
     Method,
+    Host,
     Connection,
     Upgrade,
     Version,
+    VersionRepeated,
     Key,
+    KeyRepeated,
     /// What speaks HTTP here cannot change to another protocol.
     Fixed,
 }
@@ -43,6 +46,10 @@ impl NoHandshake {
             Self::Method => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "a WebSocket is asked for with GET\n",
+            ),
+            Self::Host => (
+                StatusCode::BAD_REQUEST,
+                "a request in HTTP/1.1 has one header Host\n",
             ),
             Self::Connection => (
                 StatusCode::BAD_REQUEST,
@@ -55,6 +62,14 @@ impl NoHandshake {
             Self::Version => (
                 StatusCode::UPGRADE_REQUIRED,
                 "a WebSocket is asked for with Sec-WebSocket-Version: 13\n",
+            ),
+            Self::VersionRepeated => (
+                StatusCode::BAD_REQUEST,
+                "a request has Sec-WebSocket-Version only once\n",
+            ),
+            Self::KeyRepeated => (
+                StatusCode::BAD_REQUEST,
+                "a request has Sec-WebSocket-Key only once\n",
             ),
             Self::Key => (
                 StatusCode::BAD_REQUEST,
@@ -71,8 +86,17 @@ impl NoHandshake {
 impl IntoResponse for NoHandshake {
     fn into_response(self) -> Response {
         let mut response = self.answer().into_response();
+        let status = response.status();
+        let headers = response.headers_mut();
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET"));
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            // To what, which concerns only whoever is at the other end of this connection (RFC 9110 §15.5.22, §7.8).
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
         if self == Self::Version {
-            let headers = response.headers_mut();
             headers.insert(header::SEC_WEBSOCKET_VERSION, VERSION);
         }
         response
@@ -90,11 +114,22 @@ impl<S: Sync> FromRequestParts<S> for Handshake {
             return Err(NoHandshake::Fixed);
         }
         let headers = &parts.headers;
+        // RFC 9112 §3.2. Later versions of HTTP say it elsewhere.
+        if parts.version == Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
+            return Err(NoHandshake::Host);
+        }
         if !names(headers, header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade")) {
             return Err(NoHandshake::Connection);
         }
         if !names(headers, header::UPGRADE).any(|name| name.eq_ignore_ascii_case(b"websocket")) {
             return Err(NoHandshake::Upgrade);
+        }
+        // RFC 6455 §11.3: whoever is in between may look at another one than we do.
+        if is_repeated(headers, header::SEC_WEBSOCKET_VERSION) {
+            return Err(NoHandshake::VersionRepeated);
+        }
+        if is_repeated(headers, header::SEC_WEBSOCKET_KEY) {
+            return Err(NoHandshake::KeyRepeated);
         }
         if headers.get(header::SEC_WEBSOCKET_VERSION) != Some(&VERSION) {
             return Err(NoHandshake::Version);
@@ -154,6 +189,10 @@ fn names(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
             .split(|byte| *byte == b',')
             .map(<[u8]>::trim_ascii)
     })
+}
+
+fn is_repeated(headers: &HeaderMap, name: HeaderName) -> bool {
+    headers.get_all(name).iter().nth(1).is_some()
 }
 
 /// Whether it is base64 of 16 bytes. What the bits say that nobody reads does not matter.
@@ -277,8 +316,43 @@ mod tests {
             let request = GOOD.replacen(is, instead, 1);
             let head = head(&mut ask(&request, &[]).await).await;
             assert!(head.contains(&format!(" {status} ")), "{request}{head}");
-            let names_version = head.contains("\r\nsec-websocket-version: 13\r\n");
-            assert_eq!(names_version, request.contains("Version: 8"), "{head}");
+            let says = |line: &str| head.contains(&format!("\r\n{line}\r\n"));
+            assert_eq!(
+                says("sec-websocket-version: 13"),
+                request.contains("Version: 8"),
+                "{head}"
+            );
+            assert_eq!(says("allow: get"), status == 405, "{head}");
+            assert_eq!(says("upgrade: websocket"), status == 426, "{head}");
+            assert_eq!(says("connection: upgrade"), status == 426, "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_header_that_is_there_once_is_missed_and_is_named_when_it_is_there_twice() {
+        for (is, instead, named) in [
+            ("Host: server.example.com\r\n", "", "Host"),
+            ("Host: ", "Host: elsewhere\r\nHost: ", "Host"),
+            (
+                "Sec-WebSocket-Key: ",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Key: ",
+                "Sec-WebSocket-Key",
+            ),
+            (
+                "Sec-WebSocket-Version: 13",
+                "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Version: 8",
+                "Sec-WebSocket-Version",
+            ),
+        ] {
+            let request = GOOD
+                .replacen(is, instead, 1)
+                .replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+            let mut stream = ask(&request, &[]).await;
+            let head = head(&mut stream).await;
+            assert!(head.starts_with("http/1.1 400 "), "{request}{head}");
+            let mut body = String::new();
+            stream.read_to_string(&mut body).await.expect("a sentence");
+            assert!(body.contains(named), "{request}{body}");
         }
     }
 

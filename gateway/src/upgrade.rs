@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use serde::Serialize;
 use tidings_protocol::{Codec, Error, ErrorCode, Limits};
 use tokio_util::sync::CancellationToken;
@@ -31,7 +31,8 @@ struct Edge {
 pub(crate) fn router(gateway: Arc<Gateway>, stopping: CancellationToken, stall_timeout: Duration) -> Router {
     Router::new()
         .route("/v1", get(versions))
-        .route("/v1/ws", get(upgrade))
+        // Whatever the method is, so that the handshake says itself which one it takes.
+        .route("/v1/ws", any(upgrade))
         .with_state(Edge {
             gateway,
             stopping,

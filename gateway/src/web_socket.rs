@@ -264,13 +264,15 @@ fn ready_or_block<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Wake, Waker};
 
     use futures::future::poll_immediate;
     use futures::{SinkExt as _, StreamExt as _};
     use rand::rngs::StdRng;
     use rand::{RngExt as _, SeedableRng as _};
-    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
     use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
@@ -556,12 +558,92 @@ mod tests {
             let (server, mut client) = duplex(LINK_BYTES);
             let mut server = WebSocket::new(server, &[]);
             client.write_all(bytes).await.expect("it has room");
-            assert!(taken(&mut server).await.is_empty());
+            let waits = Waits::for_the_next(&mut server);
             drop(client);
-            let end = tokio::time::timeout(Duration::from_secs(10), next(&mut server)).await;
-            let end = end.expect("whoever waits is woken");
+            assert!(waits.are_over(), "{bytes:?}");
+            let end = taken_one(&mut server).expect("it has ended");
             assert!(matches!(end, None | Some(Err(tungstenite::Error::Protocol(_)))));
             assert!(next(&mut server).await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_message_is_woken_by_every_part_of_it() {
+        let whole = data(b"hello", Data::Text, true);
+        for cut in 0..whole.len() {
+            let (server, mut client) = duplex(LINK_BYTES);
+            let mut server = WebSocket::new(server, &[]);
+            client.write_all(&whole[..cut]).await.expect("it has room");
+            let waits = Waits::for_the_next(&mut server);
+            client.write_all(&whole[cut..]).await.expect("it has room");
+            assert!(waits.are_over(), "after {cut} bytes");
+            let heard = taken_one(&mut server).expect("it is whole").expect("it is open");
+            assert_eq!(heard.expect("the bytes are good"), Message::text("hello"));
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_room_is_woken_by_it() {
+        for flushing in [false, true] {
+            let (mut server, mut client) = pair(1_000).await;
+            send(&mut server, Message::text("y".repeat(20_000))).await;
+            let waits = Waits::new(|context| {
+                let waits = if flushing {
+                    server.poll_flush(context)
+                } else {
+                    server.poll_ready(context)
+                };
+                waits.is_pending()
+            });
+            let mut some = [0; 1_000];
+            client
+                .get_mut()
+                .read_exact(&mut some)
+                .await
+                .expect("so much has left");
+            assert!(waits.are_over(), "flushing: {flushing}");
+        }
+    }
+
+    /// A task that waits, and whether it was woken since. Nothing but a wake-up tells: a test that asks again itself
+    /// would hear the answer without.
+    struct Waits(Arc<Woken>);
+
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    impl Waits {
+        /// Asks, with something that has to wait.
+        fn new(waits: impl FnOnce(&mut Context<'_>) -> bool) -> Self {
+            let woken = Arc::new(Woken(AtomicBool::new(false)));
+            let waker = Waker::from(woken.clone());
+            assert!(
+                waits(&mut Context::from_waker(&waker)),
+                "there is nothing to wait for"
+            );
+            assert!(!woken.0.load(Ordering::SeqCst), "nothing has happened");
+            Self(woken)
+        }
+
+        fn for_the_next(server: &mut Server) -> Self {
+            Self::new(|context| server.poll_next(context).is_pending())
+        }
+
+        fn are_over(&self) -> bool {
+            self.0.0.load(Ordering::SeqCst)
+        }
+    }
+
+    /// What is there without a wait.
+    fn taken_one(server: &mut Server) -> Option<Option<Result<Message, Error>>> {
+        match server.poll_next(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(message) => Some(message),
+            Poll::Pending => None,
         }
     }
 }

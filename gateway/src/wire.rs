@@ -96,11 +96,16 @@ impl Wire {
             if let Poll::Ready(Err(gone)) = self.poll_write(context) {
                 return Poll::Ready(Err(gone));
             }
-            if may_read && !self.outgoing.is_choked() {
-                self.socket.poll_next(context).map(Ok)
-            } else {
-                Poll::Pending
+            if !may_read || self.outgoing.is_choked() {
+                return Poll::Pending;
             }
+            let message = self.socket.poll_next(context);
+            if let Poll::Ready(Some(Ok(Message::Close(_)))) = &message {
+                // The library has written a close frame in answer (RFC 6455 §5.5.1). It leaves now or never: nobody waits
+                // for a client that closes and does not read.
+                let _ = self.socket.poll_flush(context);
+            }
+            message.map(Ok)
         });
         let message = match message.await {
             Err(_) | Ok(None) => return Incoming::Gone,
@@ -305,5 +310,60 @@ fn unacceptable(error: &tungstenite::Error) -> Incoming {
             Incoming::Unacceptable(CloseCode::NotTidings)
         }
         _ => Incoming::Gone,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::serve::Listener as _;
+    use tidings_service::ProxyProtocol;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::socket::Sockets;
+
+    async fn pair() -> (Wire, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let client = TcpStream::connect(address).await.expect("it listens");
+        let (socket, _) = Sockets::new(listener, ProxyProtocol::Off).accept().await;
+        let socket = WebSocket::new(socket, &[]);
+        (Wire::new(socket, Codec::Json, Duration::from_secs(10)), client)
+    }
+
+    #[tokio::test]
+    async fn a_close_is_answered_with_a_close_before_the_socket_is() {
+        // 1000, and nothing, masked with nothing.
+        for (close, answer) in [
+            (
+                &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8][..],
+                &[0x88, 2, 0x03, 0xe8][..],
+            ),
+            (&[0x88, 0x80, 0, 0, 0, 0], &[0x88, 0]),
+        ] {
+            let (mut wire, mut client) = pair().await;
+            client.write_all(close).await.expect("it is open");
+            assert!(matches!(wire.next(true).await, Incoming::Gone));
+            drop(wire);
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).await.expect("it is not reset");
+            assert_eq!(heard, answer);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_written_before_a_close_comes_before_its_answer() {
+        let (mut wire, mut client) = pair().await;
+        wire.ping();
+        client
+            .write_all(&[0x88, 0x80, 0, 0, 0, 0])
+            .await
+            .expect("it is open");
+        assert!(matches!(wire.next(true).await, Incoming::Gone));
+        drop(wire);
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await.expect("it is not reset");
+        assert_eq!(heard, [0x89, 0, 0x88, 0]);
     }
 }
