@@ -17,6 +17,7 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     pub(crate) async fn start() -> Self {
+        tidings_service::start::install_crypto_provider();
         let turn = TURN.lock().await;
         let sockets = TempDir::with_prefix("tidings-test-guard-").expect("a folder for sockets");
         let path = sockets
@@ -44,5 +45,21 @@ impl Guarded {
     /// Of a process by its name.
     pub(crate) fn allocations(&self, name: &str) -> Allocations {
         Allocations::of(self.sockets.path(), self.system.process(name).pid)
+    }
+
+    /// How many clients the gateway says are connected.
+    pub(crate) async fn sessions(&self) -> usize {
+        let admin = &self.system.process("gateway-1").admin;
+        let admin = admin.as_ref().expect("a service has one");
+        let answer = reqwest::get(format!("{admin}/metrics"))
+            .await
+            .expect("it answers");
+        let text = answer.text().await.expect("text");
+        // With or without labels.
+        let mut lines = text.lines();
+        let line =
+            lines.find(|line| line.starts_with("tidings_sessions{") || line.starts_with("tidings_sessions "));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        value.map_or(0, |value| value.parse::<f64>().expect("a number") as usize)
     }
 }
