@@ -167,8 +167,8 @@ struct Cost {
     told: f64,
 }
 
-fn groups() -> Vec<Group> {
-    let case = |name: &str, what, remove| Case {
+fn case(name: &str, what: What, remove: Remove) -> Case {
+    Case {
         name: name.to_owned(),
         what,
         durables: false,
@@ -177,7 +177,16 @@ fn groups() -> Vec<Group> {
         stream: json!({}),
         one_in: 1,
         servers: 1,
-    };
+    }
+}
+
+fn groups() -> Vec<Group> {
+    let mut groups = of_entries();
+    groups.extend([of_three_servers(), of_events(), of_streams(), of_batches()]);
+    groups
+}
+
+fn of_entries() -> Vec<Group> {
     let mut groups = Vec::new();
     for durables in [false, true] {
         for clients in CLIENTS {
@@ -227,6 +236,10 @@ fn groups() -> Vec<Group> {
             });
         }
     }
+    groups
+}
+
+fn of_three_servers() -> Group {
     let what = What::Entries {
         clients: CLIENTS[0],
         each: WAITING,
@@ -238,7 +251,7 @@ fn groups() -> Vec<Group> {
         stream: json!({ "num_replicas": 3 }),
         ..case(name, what, remove)
     };
-    groups.push(Group {
+    Group {
         name: "three servers: 31 clients a shard, no durables".to_owned(),
         cases: vec![
             on_three("delete one by one", Remove::OneByOne(CONFIRMED)),
@@ -247,7 +260,10 @@ fn groups() -> Vec<Group> {
             on_three("purge runs of 16", Remove::Purge(16)),
             on_three("purge runs of 64", Remove::Purge(64)),
         ],
-    });
+    }
+}
+
+fn of_events() -> Group {
     let events = |by_partition| What::Events { by_partition };
     let mut cases = vec![case("delete one by one", events(true), Remove::OneByOne(1))];
     for (by_partition, of) in [(true, "a partition"), (false, "a chat")] {
@@ -270,10 +286,13 @@ fn groups() -> Vec<Group> {
     );
     queue.stream = json!({ "retention": "workqueue" });
     cases.push(queue);
-    groups.push(Group {
+    Group {
         name: "events: 32 partitions, a consumer each".to_owned(),
         cases,
-    });
+    }
+}
+
+fn of_streams() -> Group {
     let spread = |of: u16| What::Entries {
         clients: ALL_CLIENTS / usize::from(of),
         each: EACH,
@@ -285,7 +304,7 @@ fn groups() -> Vec<Group> {
         stream,
         ..case(name, spread(32), one_by_one)
     };
-    groups.push(Group {
+    Group {
         name: "streams: 1,024 clients".to_owned(),
         cases: vec![
             case("32", spread(32), one_by_one),
@@ -298,7 +317,10 @@ fn groups() -> Vec<Group> {
                 json!({ "max_msgs_per_subject": -1, "discard_new_per_subject": false }),
             ),
         ],
-    });
+    }
+}
+
+fn of_batches() -> Group {
     let what = What::Entries {
         clients: CLIENTS[0],
         each: 1_024,
@@ -310,7 +332,7 @@ fn groups() -> Vec<Group> {
         stream: json!({ "allow_atomic": true, "allow_batched": true }),
         ..case(name, what, Remove::Nothing)
     };
-    groups.push(Group {
+    Group {
         name: "storing in one stream".to_owned(),
         cases: vec![
             stored("one by one", Store::OneByOne),
@@ -319,8 +341,7 @@ fn groups() -> Vec<Group> {
             stored("atomic batches of 10", Store::Atomic(10)),
             stored("atomic batches of 100", Store::Atomic(100)),
         ],
-    });
-    groups
+    }
 }
 
 /// By group and case, each round.
