@@ -57,6 +57,11 @@ impl LargeBodyBytes {
         }
     }
 
+    /// Whether anything is large.
+    pub(crate) const fn is_on(self) -> bool {
+        self.0.is_some()
+    }
+
     /// Whether an entry of so many bytes is large.
     pub(crate) const fn is_reached(self, bytes: usize) -> bool {
         match self.0 {

@@ -26,6 +26,8 @@ use self::attempt::Progress;
 pub(crate) use self::attempt::Target;
 use self::giving_up::forget_chat;
 pub(crate) use self::incoming::Incoming;
+use crate::body_lists::BodyLists;
+use crate::body_room::BodyRoom;
 use crate::clients::Clients;
 use crate::config::LargeBodyBytes;
 use crate::deletions::Deletions;
@@ -68,6 +70,8 @@ pub(crate) struct FanOut {
     pub(crate) trials: Trials,
     /// From which size on what several inboxes get is stored once.
     pub(crate) large_body_bytes: LargeBodyBytes,
+    pub(crate) room: Arc<BodyRoom>,
+    pub(crate) lists: BodyLists,
     /// Whether anybody is told of an event before it is stored.
     pub(crate) direct_delivery: bool,
     #[cfg(debug_assertions)]
@@ -153,7 +157,7 @@ impl FanOut {
         }
         if let Some(large) = large {
             // Boxed, since few events are large and every one has room for this.
-            Box::pin(self.close_body(incoming.sequence, &large)).await;
+            Box::pin(self.close_body(incoming, &large, cancelled)).await;
         }
         outcome
     }

@@ -5,6 +5,8 @@
 //! deleted from CHATS, what is not is done again.
 
 mod beacons;
+mod body_lists;
+mod body_room;
 mod chat_queue;
 mod clients;
 mod config;

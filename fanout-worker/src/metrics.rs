@@ -13,12 +13,16 @@ const METRICS: &[Metric] = &[
         "tidings_fanout_bodies_total",
         "Large bodies that were to be stored once, by what came of it",
     )
-    .by("outcome", &["stored", "failed"]),
+    .by("outcome", &["stored", "failed", "unasked"]),
     Metric::counter(
         "tidings_fanout_body_lists_total",
         "Ends of the work on large bodies, by whether it is known who refers to them: others stay for 32 days",
     )
     .by("outcome", &["stored", "failed", "unknown"]),
+    Metric::gauge(
+        "tidings_fanout_body_lists_waiting",
+        "Lists of who refers to a large body that BODIES did not take, and that are tried again",
+    ),
     Metric::counter("tidings_fanout_notices_total", "Notices to gateways"),
     Metric::counter(
         "tidings_fanout_direct_answers_total",

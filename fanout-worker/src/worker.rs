@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::beacons;
+use crate::body_lists::BodyLists;
+use crate::body_room::BodyRoom;
 use crate::clients::Clients;
 use crate::config::FanoutWorkerConfig;
 use crate::deletions::Deletions;
@@ -62,11 +64,14 @@ pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result
         () = context.stopping.cancelled() => {}
         () = keep_share(&partitions, &workers) => {}
         () = obey_standing(&partitions, &fan_out.standing, &reading) => {}
+        () = look_for_room(&config, &fan_out.room) => {}
+        () = fan_out.lists.run() => {}
     }
     let within = context.drain_timeout / 2;
     tell(&partitions, || Event::Stop { within });
     readers.close();
     readers.wait().await;
+    fan_out.lists.flush().await;
     ended.cancel();
     Ok(())
 }
@@ -85,6 +90,10 @@ async fn start(
     let sessions = Sessions::start(context, ended.clone()).await?;
     let gateways = LivingWatch::start(context, "gateway").await?;
     let registration = Registration::start(context, None, ended.clone()).await?;
+    let room = Arc::new(BodyRoom::new(context.bus.clone()));
+    if config.large_body_bytes.is_on() {
+        room.look().await;
+    }
     let fan_out = Arc::new(FanOut {
         bus: context.bus.clone(),
         topology: context.topology,
@@ -108,6 +117,8 @@ async fn start(
         publishes: PublishPermits::new(config.publishes_max, context.topology),
         trials: Trials::new(context, workers.clone(), ended.clone()),
         large_body_bytes: config.large_body_bytes,
+        lists: BodyLists::new(context.bus.clone(), room.clone()),
+        room,
         direct_delivery: config.direct_delivery == Switch::On,
         #[cfg(debug_assertions)]
         faults: config.fault.clone().unwrap_or_default(),
@@ -166,5 +177,14 @@ async fn obey_standing(partitions: &[PartitionHandle], standing: &Standing, read
         standing.admit().await;
         tell(partitions, || Event::Resume);
         reading.holds();
+    }
+}
+
+/// Asks how full BODIES is as long as anything may be stored there, for ever.
+async fn look_for_room(config: &FanoutWorkerConfig, room: &BodyRoom) {
+    if config.large_body_bytes.is_on() {
+        room.run().await;
+    } else {
+        std::future::pending::<()>().await;
     }
 }

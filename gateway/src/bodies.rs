@@ -3,13 +3,15 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tidings_nats::{ApiError, BODIES, Bus, Entry, Reference};
+use tidings_nats::{ApiError, BODIES, BodyError, Bus, Entry, Reference};
 use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::Instant;
 
 /// For one body, whoever fetches it. A stream without a leader answers nothing, and the reading is tried again.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -20,6 +22,9 @@ const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 const READINGS_MAX: usize = 32;
 /// Bodies of one reading that are asked for at once.
 const AT_ONCE: usize = 16;
+/// For so long after a failure BODIES is believed to be silent, unless it has answered since: longer than a reading waits
+/// between two tries.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// See the module.
 #[derive(Debug)]
@@ -27,6 +32,33 @@ pub(crate) struct Bodies {
     bus: Bus,
     kept: Mutex<Kept<Bytes>>,
     readings: Semaphore,
+    waits: Arc<AtomicUsize>,
+    /// When it did not answer, if it has not since.
+    failed: Mutex<Option<Instant>>,
+}
+
+/// What was found of some references, in their order.
+#[derive(Debug)]
+pub(crate) struct Followed {
+    /// The entry of each, or why there is none; of as many as were found.
+    pub(crate) entries: Vec<Result<Entry, BodyError>>,
+    /// Why the next one was not, and those behind it neither.
+    pub(crate) failure: Option<ApiError>,
+}
+
+/// A client waits for bodies, as long as this is there.
+#[derive(Debug)]
+pub(crate) struct Wait(Arc<AtomicUsize>);
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        tell_waits(&self.0);
+    }
+}
+
+fn tell_waits(waits: &AtomicUsize) {
+    metrics::gauge!("tidings_body_waits").set(waits.load(Ordering::Relaxed) as f64);
 }
 
 /// What is kept, or being fetched, by its sequence in BODIES. The oldest go first.
@@ -85,39 +117,74 @@ enum Missing {
 
 impl Bodies {
     pub(crate) fn new(bus: Bus) -> Self {
+        let waits = Arc::default();
+        // Whoever watches it sees it before anybody waits.
+        tell_waits(&waits);
         Self {
             bus,
             kept: Mutex::default(),
             readings: Semaphore::new(READINGS_MAX),
+            waits,
+            failed: Mutex::default(),
         }
     }
 
-    /// The entries that these refer to, in their order; None where the body is gone. The caller bounds their bytes.
-    pub(crate) async fn entries(&self, references: Vec<Reference>) -> Result<Vec<Option<Entry>>, ApiError> {
+    /// The entries that these refer to, until one is not known. The caller bounds their bytes.
+    pub(crate) async fn follow(&self, references: Vec<Reference>) -> Followed {
+        let mut entries = Vec::with_capacity(references.len());
         if references.is_empty() {
-            return Ok(Vec::new());
+            return Followed {
+                entries,
+                failure: None,
+            };
         }
         let _place = self.readings.acquire().await.expect("it is never closed");
-        let entries = references
+        let found = references
             .into_iter()
             .map(|reference| async move { self.entry(&reference).await });
-        futures::stream::iter(entries)
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await
+        let mut found = futures::stream::iter(found).buffered(AT_ONCE);
+        while let Some(found) = found.next().await {
+            match found {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    metrics::counter!("tidings_body_failures_total").increment(1);
+                    *self.failed.lock() = Some(Instant::now());
+                    return Followed {
+                        entries,
+                        failure: Some(error),
+                    };
+                }
+            }
+        }
+        Followed {
+            entries,
+            failure: None,
+        }
     }
 
-    async fn entry(&self, reference: &Reference) -> Result<Option<Entry>, ApiError> {
+    /// Whether it has not answered lately.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.failed.lock().is_some_and(|failed| failed.elapsed() < SILENT)
+    }
+
+    /// Says that a client waits.
+    pub(crate) fn wait(&self) -> Wait {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        tell_waits(&self.waits);
+        Wait(self.waits.clone())
+    }
+
+    async fn entry(&self, reference: &Reference) -> Result<Result<Entry, BodyError>, ApiError> {
         let sequence = reference.to.body;
         let cell = self.kept.lock().cell(sequence, reference.to.bytes as usize);
         let fetched = cell.get_or_try_init(|| self.fetch(sequence));
         let entry = match tokio::time::timeout(TIMEOUT, fetched).await {
-            Ok(Ok(body)) => reference.is_to(body),
-            Ok(Err(Missing::Gone)) => None,
+            Ok(Ok(body)) => reference.follow(body),
+            Ok(Err(Missing::Gone)) => Err(BodyError::Another),
             Ok(Err(Missing::Unknown(error))) => return Err(error),
             Err(_) => return Err(ApiError::Timeout),
         };
-        if entry.is_none() {
+        if matches!(entry, Err(BodyError::Another)) {
             self.kept.lock().forget(sequence);
         }
         Ok(entry)
@@ -135,6 +202,7 @@ impl Bodies {
                 .await
                 .map_err(Missing::Unknown)?,
         };
+        *self.failed.lock() = None;
         // Its own memory: what came from the network lies in a buffer with whatever else came.
         found
             .map(|found| Bytes::copy_from_slice(&found.payload))

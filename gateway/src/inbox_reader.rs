@@ -14,7 +14,7 @@ use tidings_nats::{
 use tidings_protocol::{ClientId, UserId};
 use tidings_service::TraceContext;
 
-use crate::bodies::Bodies;
+use crate::bodies::{Bodies, Wait};
 use crate::delivery::Body;
 use crate::ends::Ends;
 use crate::ensure_durable::ensure_durable;
@@ -37,6 +37,10 @@ const RETRY_DELAY_MIN: Duration = Duration::from_millis(100);
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
 /// Entries of one request; more would let one inbox keep a server busy.
 const BATCH_MAX: usize = 256;
+
+/// What is kept of one inbox while BODIES does not answer, as it is stored: some fifty references, and 160 MB where ten
+/// thousand clients wait.
+const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 /// How often it is read on before a reading fails: what is stored has not reached the replicas that answered.
 const READS_MAX: u32 = 5;
@@ -66,6 +70,15 @@ pub(crate) struct InboxReader {
     /// Readings under way in this process.
     readings: Arc<Readings>,
     bodies: Arc<Bodies>,
+    /// Found, and not told. Boxed, since few wait for bodies and every one has room for this.
+    kept: Option<Box<Kept>>,
+}
+
+/// What a reading has found and not told, since BODIES does not answer: a reference, and what comes behind it.
+#[derive(Debug)]
+struct Kept {
+    found: Unresolved,
+    wait: Wait,
 }
 
 /// The durable, after its reset.
@@ -94,6 +107,7 @@ impl InboxReader {
             ends: gateway.ends.clone(),
             readings: gateway.readings.clone(),
             bodies: gateway.bodies.clone(),
+            kept: None,
         }
     }
 
@@ -189,8 +203,10 @@ impl InboxReader {
     /// truth and will be back. Where `perhaps_nothing` is there, that is asked first.
     pub(crate) async fn read(&mut self, reading: Reading, perhaps_nothing: bool) -> Read {
         let subjects = self.subjects();
+        let (kept, mut wait) = self.take_kept(reading);
         let backlog = self.durable.as_ref().map_or(0, |durable| durable.backlog);
         if perhaps_nothing
+            && kept.is_none()
             && backlog == 0
             && let Some(last) = self.ends.last(self.shard, subjects.clone()).await
             && last.iter().all(|sequence| *sequence < reading.from)
@@ -204,53 +220,113 @@ impl InboxReader {
             };
         }
         let mut delay = RETRY_DELAY_MIN;
+        let mut found = kept;
         loop {
-            let readings = self.readings.clone();
-            let place = readings.begin(self.shard).await;
-            let result = match self.durable.take() {
-                Some(durable) => {
-                    let result = self.read_durable(durable, &subjects, reading).await;
-                    if result.is_err() {
-                        // Its node may have died meanwhile; the inbox is read without it from here on.
-                        self.ensure_durable();
+            if found.is_none() {
+                match self.read_stream(&subjects, reading).await {
+                    Ok(unresolved) => found = Some(self.cut(unresolved, reading)),
+                    Err(error) => {
+                        metrics::counter!("tidings_inbox_read_failures_total").increment(1);
+                        tracing::debug!(client.id = %self.client_id, %error, "the inbox could not be read; retrying");
                     }
-                    result
-                }
-                None => self.read_direct(&subjects, reading).await,
-            };
-            place.end(&result);
-            let result = match result {
-                Ok(unresolved) => self.resolve(unresolved, reading).await,
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok(read) => return read,
-                Err(error) => {
-                    metrics::counter!("tidings_inbox_read_failures_total").increment(1);
-                    tracing::debug!(client.id = %self.client_id, %error, "the inbox could not be read; retrying");
-                    tokio::time::sleep(delay).await;
-                    delay = (delay * 2).min(RETRY_DELAY_MAX);
                 }
             }
+            if let Some(unresolved) = found.take() {
+                let (read, rest) = self.resolve(unresolved).await;
+                let is_news = read.through >= reading.from;
+                let Some(rest) = rest else {
+                    return read;
+                };
+                if is_news {
+                    let wait = wait.unwrap_or_else(|| self.bodies.wait());
+                    self.kept = Some(Box::new(Kept { found: rest, wait }));
+                    return read;
+                }
+                wait.get_or_insert_with(|| self.bodies.wait());
+                found = Some(rest);
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(RETRY_DELAY_MAX);
         }
     }
 
-    /// Follows references, as far as the reading is to have bytes. Where something that the durable has given out is not
-    /// told, the inbox is read without it from here on.
-    async fn resolve(&mut self, mut found: Unresolved, reading: Reading) -> Result<Read, ApiError> {
+    /// What the reading before has found and not told, if this one begins there, and that it is waited for. What is complete as
+    /// of that reading is not as of this one.
+    fn take_kept(&mut self, reading: Reading) -> (Option<Unresolved>, Option<Wait>) {
+        let Some(kept) = self.kept.take() else {
+            return (None, None);
+        };
+        let Kept { mut found, wait } = *kept;
+        if found.from() != reading.from {
+            // Not all that was told before it has found room.
+            self.durable = None;
+            return (None, None);
+        }
+        found.complete = false;
+        (Some(self.cut(found, reading)), Some(wait))
+    }
+
+    /// One try, as somebody among all who read.
+    async fn read_stream(&mut self, subjects: &[String], reading: Reading) -> Result<Unresolved, ApiError> {
+        let readings = self.readings.clone();
+        let place = readings.begin(self.shard).await;
+        let result = match self.durable.take() {
+            Some(durable) => {
+                let result = self.read_durable(durable, subjects, reading).await;
+                if result.is_err() {
+                    // Its node may have died meanwhile; the inbox is read without it from here on.
+                    self.ensure_durable();
+                }
+                result
+            }
+            None => self.read_direct(subjects, reading).await,
+        };
+        place.end(&result);
+        result
+    }
+
+    /// As far as the reading is to have bytes. Where something that the durable has given out is not told, the inbox is read
+    /// without it from here on.
+    fn cut(&mut self, mut found: Unresolved, reading: Reading) -> Unresolved {
         if found.cut(reading.bytes) {
             self.durable = None;
         }
-        let (through, complete) = (found.through, found.complete);
-        let entries = found.resolve(&self.bodies, &inbox_stream(self.shard)).await;
-        if entries.is_err() {
+        found
+    }
+
+    /// Follows references, until one whose body is not known. What comes before it is told, what follows is kept, and only that
+    /// is tried again.
+    async fn resolve(&mut self, found: Unresolved) -> (Read, Option<Unresolved>) {
+        // Where it is silent, nobody waits for it who has something else to hear before.
+        if self.bodies.is_silent() {
+            let (read, rest) = found.split();
+            if let Some(rest) = rest {
+                if !read.entries.is_empty() {
+                    return (read, Some(self.shorten(rest)));
+                }
+                return self.follow(rest).await;
+            }
+            return (read, None);
+        }
+        self.follow(found).await
+    }
+
+    async fn follow(&mut self, found: Unresolved) -> (Read, Option<Unresolved>) {
+        let stream = inbox_stream(self.shard);
+        let (read, rest) = found.resolve(&self.bodies, &stream).await;
+        let rest = rest.map(|(rest, error)| {
+            tracing::debug!(client.id = %self.client_id, %error, "a large body could not be fetched; retrying");
+            self.shorten(rest)
+        });
+        (read, rest)
+    }
+
+    /// What is left out is read again, and not by the durable, which has given it out.
+    fn shorten(&mut self, mut rest: Unresolved) -> Unresolved {
+        if rest.shorten(KEPT_BYTES_MAX) {
             self.durable = None;
         }
-        Ok(Read {
-            entries: entries?,
-            through,
-            complete,
-        })
+        rest
     }
 
     /// Pulls what is there. The durable was given away by the caller: whatever is odd, it is not used again.

@@ -134,6 +134,14 @@ const METRICS: &[Metric] = &[
         "Large bodies that were fetched for readings of inboxes",
     ),
     Metric::counter(
+        "tidings_body_failures_total",
+        "Tries to fetch large bodies of a reading that BODIES did not answer",
+    ),
+    Metric::gauge(
+        "tidings_body_waits",
+        "Clients that have got all that comes before a large entry, and wait for that since BODIES does not answer",
+    ),
+    Metric::counter(
         "tidings_missing_bodies_total",
         "Entries whose large body is gone, and that were left out of a reading",
     ),

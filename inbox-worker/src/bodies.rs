@@ -15,9 +15,7 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tidings_metadata::in_time;
-use tidings_nats::{
-    ApiError, BODIES, BODY_ENTRIES, BodyEntries, Entry, PublishError, Shard, StoredMessage, inbox_stream,
-};
+use tidings_nats::{ApiError, BODIES, BODY_ENTRIES, BodyEntries, Entry, PublishError, Shard, inbox_stream};
 use tidings_service::Context;
 use tokio::sync::OnceCell;
 
@@ -73,7 +71,6 @@ pub(crate) async fn run(context: Context) {
         .is_some()
     {
         if !removal.is_mine(&context).await {
-            removal = Removal::default();
             continue;
         }
         if let Err(error) = removal.read_on(&context).await {
@@ -107,9 +104,23 @@ impl Removal {
         }
         let asked = Instant::now();
         let lease = context.metadata.take_lease(LEASE, context.boot_id.0, LEASE_LASTS);
-        let mine = matches!(in_time(QUESTION_TIMEOUT, lease).await, Ok(true));
-        self.leased = mine.then_some(asked);
-        mine
+        let lease = in_time(QUESTION_TIMEOUT, lease).await;
+        if let Err(error) = &lease {
+            metrics::counter!("tidings_bodies_failures_total").increment(1);
+            tracing::debug!(%error, "not known who removes large bodies; the next round asks again");
+        }
+        self.learn(lease.ok(), asked)
+    }
+
+    /// What follows from whether it has the lease since it asked, where Postgres said so; returns whether it works in this
+    /// round. All is forgotten only if another worker has it, which remembers by now what there is: to read all lists and to
+    /// look at all bodies again costs more than one answer of Postgres that did not come.
+    fn learn(&mut self, leased: Option<bool>, asked: Instant) -> bool {
+        self.leased = (leased == Some(true)).then_some(asked);
+        if leased == Some(false) {
+            *self = Self::default();
+        }
+        self.leased.is_some()
     }
 
     /// Reads lists that are new.
@@ -219,10 +230,13 @@ impl Round<'_> {
         }
         // For the same reason it may be another event's body.
         let stored = bus.message_now(BODIES, body.sequence, TIMEOUT).await?;
-        let is_its =
-            |body: StoredMessage| Entry::decode(&body.payload).is_ok_and(|entry| entry.seq == entries.seq);
-        if stored.is_some_and(is_its) {
-            bus.delete_message(BODIES, body.sequence, TIMEOUT).await?;
+        match stored.map(|body| Entry::decode(&body.payload)) {
+            Some(Ok(entry)) if entry.seq == entries.seq => {
+                bus.delete_message(BODIES, body.sequence, TIMEOUT).await?;
+            }
+            Some(Ok(_)) | None => {}
+            // It is there, and may be its own: a newer worker knows.
+            Some(Err(error)) => return Err(ApiError::Malformed(error.to_string())),
         }
         // The list last: without it nobody would look at the body again.
         bus.delete_message(BODIES, list, TIMEOUT).await?;
@@ -246,8 +260,13 @@ impl Round<'_> {
             return Ok(false);
         }
         let mut next = self.next(shard, sequence).await?;
-        if next.is_none() && self.barrier(shard).await? > Some(sequence) {
+        if next.is_none() && roll::is_there_a_witness(sequence, self.barrier(shard).await?) {
             next = self.next(shard, sequence).await?;
+            if next.is_none() {
+                // Nor does whoever leads it know better: what it says of a stream that it does not have is not believed.
+                let behind = "a stream without the barrier that was put there".to_owned();
+                return Err(ApiError::Malformed(behind));
+            }
         }
         if let Some(next) = next {
             self.gone.lock().add(shard, sequence, next);
@@ -300,5 +319,25 @@ impl Round<'_> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_forgotten_only_where_another_worker_has_the_lease() {
+        let now = Instant::now();
+        let mut removal = Removal::default();
+        assert!(removal.learn(Some(true), now));
+        removal.waiting.add(2, 1, now);
+        removal.read = 2;
+        assert!(!removal.learn(None, now), "nothing is done in this round");
+        assert_eq!((removal.waiting.len(), removal.read), (1, 2));
+        assert!(removal.learn(Some(true), now));
+        assert_eq!((removal.waiting.len(), removal.read), (1, 2));
+        assert!(!removal.learn(Some(false), now));
+        assert_eq!((removal.waiting.len(), removal.read), (0, 0));
     }
 }

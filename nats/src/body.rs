@@ -81,10 +81,17 @@ impl Reference {
         })
     }
 
-    /// Whether a body is the one that this refers to. BODIES may have been made anew since, or be another backup's.
-    pub fn is_to(&self, body: &[u8]) -> Option<Entry> {
-        let entry = Entry::decode(body).ok()?;
-        (Self::new(entry.seq, &entry.event, self.to.body, body.len()) == *self).then_some(entry)
+    /// The entry in what lies where this refers to. BODIES may have been made anew since, or be another backup's.
+    pub fn follow(&self, body: &[u8]) -> Result<Entry, BodyError> {
+        if u32::try_from(body.len()) != Ok(self.to.bytes) {
+            return Err(BodyError::Another);
+        }
+        let entry = Entry::decode(body).map_err(BodyError::Unreadable)?;
+        if Self::new(entry.seq, &entry.event, self.to.body, body.len()) == *self {
+            Ok(entry)
+        } else {
+            Err(BodyError::Another)
+        }
     }
 
     /// `message` or `chatUpdate`.
@@ -94,6 +101,17 @@ impl Reference {
             None => "chatUpdate",
         }
     }
+}
+
+/// Why something in BODIES is not the entry that a reference is to.
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
+pub enum BodyError {
+    /// It is something else: that entry's body is gone.
+    #[error("another body is in its place")]
+    Another,
+    /// It may be that entry, of a kind or format that a newer build wrote: it is there.
+    #[error(transparent)]
+    Unreadable(WireError),
 }
 
 /// What an inbox holds of an event.
@@ -291,12 +309,45 @@ mod tests {
         let entry = Entry { seq: 300, event };
         let body = entry.encode();
         let reference = Reference::new(300, &entry.event, 7, body.len());
-        assert_eq!(reference.is_to(&body), Some(entry));
-        let others = [(301, message("hi")), (300, message("ho!")), (300, update())];
-        for (seq, event) in others {
-            assert_eq!(reference.is_to(&Entry { seq, event }.encode()), None);
+        assert_eq!(reference.follow(&body), Ok(entry));
+        let mut another = message("hi");
+        if let Event::Message(message) = &mut another {
+            message.message_id = MessageId(Uuid::from_u128(9));
         }
-        assert_eq!(reference.is_to(b"rubbish"), None);
+        let others = [
+            (301, message("hi")),
+            (300, message("ho!")),
+            (300, update()),
+            (300, another),
+        ];
+        for (seq, event) in others {
+            let body = Entry { seq, event }.encode();
+            assert_eq!(reference.follow(&body), Err(BodyError::Another));
+        }
+        assert_eq!(reference.follow(b"rubbish"), Err(BodyError::Another));
+    }
+
+    #[test]
+    fn a_body_of_a_newer_build_is_there() {
+        let event = message("hi");
+        let body = Entry {
+            seq: 300,
+            event: event.clone(),
+        }
+        .encode();
+        let reference = Reference::new(300, &event, 7, body.len());
+        let mut newer = body.to_vec();
+        newer[0] = wire::FORMAT + 1;
+        let error = Err(BodyError::Unreadable(WireError::Newer(wire::FORMAT + 1)));
+        assert_eq!(reference.follow(&newer), error);
+        // A kind of event behind those that are known.
+        let mut newer = body.to_vec();
+        newer[3] = 9;
+        let followed = reference.follow(&newer);
+        assert!(
+            matches!(followed, Err(BodyError::Unreadable(WireError::Malformed(_)))),
+            "{followed:?}"
+        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod users;
 mod wire;
 
 pub use api::{ApiError, Bus, StreamBounds};
-pub use body::{BODY_ENTRIES_KIND, BodyEntries, InboxEntry, Reference, Referred, ReferredMessage};
+pub use body::{BODY_ENTRIES_KIND, BodyEntries, BodyError, InboxEntry, Reference, Referred, ReferredMessage};
 pub use close_request::{CloseReason, CloseRequest};
 pub use delivery::{ConsumerStatus, DeliveryInfo, Pull};
 pub use denials::{Denial, Denials};

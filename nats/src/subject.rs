@@ -114,14 +114,15 @@ pub fn is_barrier(subject: &str) -> bool {
 /// Lists of the entries that refer to bodies, all of them.
 pub const BODY_ENTRIES: &str = "body.*.entries";
 
-/// `body.<seq>`: the large body of the event at this sequence of CHATS.
-pub fn body_subject(seq: u64) -> String {
-    format!("body.{seq}")
+/// `body.<partition>`: large bodies of a partition's events. Each is found by its sequence; a subject for each would be
+/// more of them than a stream can have.
+pub fn body_subject(partition: Partition) -> String {
+    format!("body.{partition}")
 }
 
-/// `body.<seq>.entries`: the list of the entries that refer to it.
-pub fn body_entries_subject(seq: u64) -> String {
-    format!("body.{seq}.entries")
+/// `body.<partition>.entries`: the lists of the entries that refer to them.
+pub fn body_entries_subject(partition: Partition) -> String {
+    format!("body.{partition}.entries")
 }
 
 /// `live.<gateway>`: notices and beacons for one gateway process.
@@ -200,6 +201,8 @@ mod tests {
         assert!(is_barrier("inbox.07.barrier") && !is_barrier("inbox.07.barrier.first"));
         assert_eq!(inbox_stream(Shard(7)), "INBOX_07");
         assert_eq!(fanout_consumer(Partition(31)), "fanout-31");
+        assert_eq!(body_subject(Partition(7)), "body.07");
+        assert_eq!(body_entries_subject(Partition(7)), "body.07.entries");
         assert_eq!(
             chat_subject(Partition(3), ChatId(client.0)),
             "chat.03.018f4e2a-7c3b-7a10-8000-000000000002"

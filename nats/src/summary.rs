@@ -88,6 +88,13 @@ impl Bus {
         Ok(infos.into_iter().map(StreamSummary::from).collect())
     }
 
+    /// One stream, as its leader knows it.
+    pub async fn stream_summary(&self, stream: &str, timeout: Duration) -> Result<StreamSummary, ApiError> {
+        let subject = format!("STREAM.INFO.{stream}");
+        let info: StreamInfo = self.api(&subject, &serde_json::json!({}), timeout).await?;
+        Ok(info.into())
+    }
+
     /// All consumers of a stream that has few.
     pub async fn consumer_summaries(
         &self,

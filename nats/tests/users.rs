@@ -173,8 +173,8 @@ const FORBIDDEN: &[(NatsUser, &[Try])] = &[
             Publish("$JS.API.DIRECT.GET.DEAD_LETTERS.dead.03.x"),
             Publish("dead.03.x"),
             // Bodies, but for reading them.
-            Publish("body.7"),
-            Publish("body.7.entries"),
+            Publish("body.07"),
+            Publish("body.07.entries"),
             Publish("$JS.API.STREAM.PURGE.BODIES"),
             // Workers' lanes: what a worker stores, and says to gateways.
             Publish("inbox.07.alice.018f4e2a-7c3b-7a10-8000-000000000002"),
@@ -222,7 +222,7 @@ const FORBIDDEN: &[(NatsUser, &[Try])] = &[
             Publish("live.f2d2eb3391934364ae8ae8cea9d1aeee"),
             Publish("close.f2d2eb3391934364ae8ae8cea9d1aeee"),
             Publish("dead.03.x"),
-            Publish("body.7"),
+            Publish("body.07"),
             Publish("inbox.07.alice.first"),
             Publish("$KV.SESSIONS.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("$KV.TRIALS.03"),
@@ -309,8 +309,8 @@ const ALLOWED: &[(NatsUser, &[Try])] = &[
         &[
             Publish("inbox.07.alice.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("inbox.07.alice.first.lost"),
-            Publish("body.7"),
-            Publish("body.7.entries"),
+            Publish("body.07"),
+            Publish("body.07.entries"),
             Publish("chat.03.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("invalidation.chat.018f4e2a-7c3b-7a10-8000-000000000002"),
             Publish("live.f2d2eb3391934364ae8ae8cea9d1aeee"),

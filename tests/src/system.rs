@@ -237,6 +237,8 @@ pub struct ExtraGateway {
     child: Child,
     /// Where it listens.
     pub ws: String,
+    /// Where it tells how it is.
+    pub admin: String,
 }
 
 impl System {
@@ -274,9 +276,10 @@ impl System {
         let gateway = ExtraGateway {
             child,
             ws: format!("ws://127.0.0.1:{listen}/v1/ws"),
+            admin: format!("http://127.0.0.1:{admin}"),
         };
         eventually("the extra gateway is ready", async || {
-            if http_ok(&format!("http://127.0.0.1:{admin}/readyz")).await {
+            if http_ok(&format!("{}/readyz", gateway.admin)).await {
                 Ok(())
             } else {
                 Err(())

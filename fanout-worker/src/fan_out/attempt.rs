@@ -112,6 +112,7 @@ impl FanOut {
             .await?;
         let what = ToStore {
             sequence: incoming.sequence,
+            partition: incoming.lane.partition,
             event: &event,
             entry: &entry,
             trace: progress.trace,
@@ -122,7 +123,8 @@ impl FanOut {
             .trace
             .and_then(|trace| Span::child(trace, "store", Kind::Producer));
         let inboxes = targets.len();
-        self.publish_all(what, targets, inboxes, stored).await?;
+        self.publish_all(what, targets, inboxes, stored, &progress.cancelled)
+            .await?;
         drop(span);
         let heirs = in_time(self.heirs(&late, stored)).await?;
         let told = self.told_of(stored).chain(heirs);

@@ -150,14 +150,18 @@ impl FanOut {
         cancelled: &CancellationToken,
     ) -> Result<(), Failure> {
         let mut shards: HashMap<Shard, HashSet<ClientId>> = HashMap::new();
-        let mut inboxes = 0;
+        let mut all = HashSet::new();
         for (client_id, user_id) in clients {
-            inboxes += 1;
+            all.insert(client_id);
             shards
                 .entry(self.topology.shard(&user_id))
                 .or_default()
                 .insert(client_id);
         }
+        // Each event for those of them alone that were told of it, and have not answered.
+        let open = self.live.holds.open(chat_id, through, &all).into_iter();
+        let inboxes: HashMap<u64, usize> = open.map(|(hold, takers)| (hold.sequence, takers.len())).collect();
+        let inboxes = &inboxes;
         let shards = shards.into_iter().filter_map(|(shard, clients)| {
             let storing = self.live.holds.storing(chat_id, shard)?;
             Some(async move {
@@ -165,13 +169,14 @@ impl FanOut {
                 let open = self.live.holds.open(chat_id, through, &clients);
                 for (hold, takers) in open {
                     go_on(cancelled)?;
-                    self.store_one(&hold, takers, inboxes)
-                        .await
-                        .map_err(|failure| match failure {
+                    let inboxes = inboxes.get(&hold.sequence).copied().unwrap_or_default();
+                    self.store_one(&hold, takers, inboxes, cancelled).await.map_err(
+                        |failure| match failure {
                             // Whoever waits for that one says so.
                             Failure::Poison(reason) if hold.sequence != through => Failure::Weather(reason),
                             failure => failure,
-                        })?;
+                        },
+                    )?;
                 }
                 // If an event was left out since the work on it has ended, then this is to end too.
                 go_on(cancelled)
@@ -183,7 +188,14 @@ impl FanOut {
         go_on(cancelled)
     }
 
-    async fn store_one(&self, hold: &Hold, takers: Vec<Taker>, inboxes: usize) -> Result<(), Failure> {
+    /// For these takers, and perhaps for others at the same time, so many `inboxes` together.
+    async fn store_one(
+        &self,
+        hold: &Hold,
+        takers: Vec<Taker>,
+        inboxes: usize,
+        cancelled: &CancellationToken,
+    ) -> Result<(), Failure> {
         let users: HashSet<UserId> = takers.iter().map(|taker| taker.user_id.clone()).collect();
         let users: Vec<UserId> = users.into_iter().collect();
         let active = in_time(async {
@@ -207,12 +219,15 @@ impl FanOut {
         let mut stored: Stored = HashMap::new();
         let what = ToStore {
             sequence: hold.sequence,
+            partition: hold.lane.partition,
             event: &hold.event,
             entry: &hold.entry,
             trace: hold.trace,
             large: hold.large.as_deref(),
         };
-        let result = self.publish_all(what, targets, inboxes, &mut stored).await;
+        let result = self
+            .publish_all(what, targets, inboxes, &mut stored, cancelled)
+            .await;
         let told = self.told_of(&stored);
         self.notify(hold.lane, &hold.entry, hold.trace, told).await?;
         for (_, inbox) in stored.keys() {

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tidings_nats::{
-    Accepted, ApiError, Entry, Event, FIRST, Inbox, PublishError, Reference, escape_user, event_headers,
-    inbox_subject,
+    Accepted, ApiError, Entry, Event, FIRST, Inbox, Partition, PublishError, Reference, escape_user,
+    event_headers, inbox_subject,
 };
 use tidings_service::TraceContext;
+use tokio_util::sync::CancellationToken;
 
 use super::FanOut;
 use super::attempt::{Stored, Target};
@@ -23,6 +24,8 @@ pub(super) const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct ToStore<'a> {
     /// The event's sequence in CHATS.
     pub(super) sequence: u64,
+    /// Of the event's chat.
+    pub(super) partition: Partition,
     /// What it says.
     pub(super) event: &'a Event,
     /// The whole entry.
@@ -41,9 +44,12 @@ impl FanOut {
         targets: Vec<Target>,
         inboxes: usize,
         stored: &mut Stored,
+        cancelled: &CancellationToken,
     ) -> Result<(), Failure> {
         let count = targets.len();
-        self.store_body(what, inboxes).await;
+        if !self.store_body(what, inboxes, cancelled).await {
+            return Err(Failure::weather("it is to end"));
+        }
         let mut publishes: FuturesUnordered<_> = targets
             .into_iter()
             .map(|target| self.publish(what, target))
@@ -83,6 +89,7 @@ impl FanOut {
             entry,
             trace,
             large,
+            ..
         } = what;
         let (user_id, inbox) = &target;
         let message_id = match inbox {

@@ -97,6 +97,13 @@ impl Granted {
             .await;
     }
 
+    /// Bob's inbox, as it is stored.
+    async fn all(&self) -> Vec<InboxEntry> {
+        let inbox = Inbox::Client(self.bob.client_id);
+        let entries = self.system.stored_inbox(&self.bob.user_id, inbox).await;
+        entries.into_iter().map(|(_, entry)| entry).collect()
+    }
+
     /// The texts in bob's inbox since the beginning.
     async fn stored(&self) -> Vec<String> {
         let inbox = self
@@ -272,5 +279,36 @@ async fn what_is_large_and_not_confirmed_refers_to_the_body_that_others_refer_to
     let list = lists.last().expect("there is a list");
     let list = BodyEntries::decode(&list.payload).expect("a worker wrote it");
     assert_eq!((list.seq, list.body, list.entries), (event, bodies[0], expected));
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_large_and_stored_for_one_at_a_time_is_whole() {
+    let (mut granted, worker) = Granted::start().await;
+    let alice = granted.alice.user_id.clone();
+    let carol = granted.system.register("carol").await;
+    let added = granted
+        .system
+        .modify(granted.chat_id, &alice, Operation::Add, &carol.user_id)
+        .await;
+    granted.gateway.is_direct(added).await;
+    granted.confirm(added).await;
+    granted.system.wait_until_fanned_out().await;
+    granted.before = granted.all().await.len();
+    // At once for carol, and later for bob, with the next one that is for both.
+    granted.say(&"x".repeat(10_000)).await;
+    granted.gateway.direct().await;
+    granted.system.wait_for_entries(&carol, 2).await;
+    granted.answer(vec![granted.granted(GRANT + 1)]).await;
+    granted.say("after it").await;
+    granted.system.wait_until_fanned_out().await;
+    assert_eq!(
+        granted.stored().await,
+        ["x".repeat(10_000), "after it".to_owned()]
+    );
+    for entry in granted.all().await {
+        assert!(matches!(entry, InboxEntry::Whole(_)), "{entry:?}");
+    }
+    assert_eq!(granted.system.stored(BODIES).await, 0);
     worker.stop().await;
 }

@@ -1,11 +1,18 @@
 //! Large bodies are stored once, and whoever works on an event says who refers to its body, or does not know it and says nothing.
 
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use serde_json::{Value, json};
 use tidings_nats::{
-    BODIES, BODY_ENTRIES, BodyEntries, Entry, HEADER_KIND, Inbox, InboxEntry, Reference, Shard, body_subject,
+    BODIES, BODY_ENTRIES, BodyEntries, Entry, HEADER_KIND, Inbox, InboxEntry, Partition, Reference, Shard,
+    body_subject, inbox_stream,
 };
 use tidings_protocol::ChatId;
 
-use crate::support::{Person, System, TIMEOUT, texts};
+use crate::support::{Person, System, TIMEOUT, eventually, texts};
 
 /// A chat of alice and three who are away.
 struct Scene {
@@ -47,6 +54,33 @@ impl Scene {
         self.system.send(self.chat_id, &self.alice, text).await
     }
 
+    fn partition(&self) -> Partition {
+        self.system.context.topology.partition(self.chat_id)
+    }
+
+    /// How many bytes a stream may have.
+    async fn bound(&self, stream: &str, bytes: u64) {
+        let change = |config: &mut Value| config["max_bytes"] = json!(bytes);
+        self.system.update_stream(stream, change).await;
+    }
+
+    /// Fills BODIES with so many bytes of something else.
+    async fn fill(&self, bytes: usize) {
+        let (subject, payload) = ("body.filler".to_owned(), Bytes::from(vec![0; bytes]));
+        let bus = &self.system.context.bus;
+        let stored = bus.publish(subject, HeaderMap::new(), payload, TIMEOUT).await;
+        stored.expect("BODIES takes it");
+    }
+
+    /// Whether everybody's last entry is whole.
+    async fn is_whole(&self) -> bool {
+        let mut whole = true;
+        for person in &self.others {
+            whole &= matches!(self.last(person).await.2, InboxEntry::Whole(_));
+        }
+        whole
+    }
+
     /// The last entry of somebody's inbox, and where it is.
     async fn last(&self, person: &Person) -> (Shard, u64, InboxEntry) {
         let inbox = Inbox::Client(person.client_id);
@@ -61,7 +95,7 @@ impl Scene {
 
     async fn held(&self, event: u64) -> Held {
         let bus = &self.system.context.bus;
-        let subject = body_subject(event);
+        let subject = body_subject(self.partition());
         let bodies = bus.leader_all(BODIES, &subject, 1, 100, TIMEOUT).await;
         let bodies = bodies.expect("BODIES answers").into_iter();
         let lists = bus.leader_all(BODIES, BODY_ENTRIES, 1, 100, TIMEOUT).await;
@@ -75,6 +109,7 @@ impl Scene {
                         Entry::decode(&body.payload).expect("a worker wrote it"),
                     )
                 })
+                .filter(|(_, entry)| entry.seq == event)
                 .collect(),
             lists: lists.filter(|list| list.seq == event).collect(),
         }
@@ -150,7 +185,7 @@ async fn what_is_large_is_stored_once_and_all_who_refer_to_it_are_listed() {
         .system
         .context
         .bus
-        .next_headed(BODIES, &body_subject(event), 1, TIMEOUT)
+        .next_headed(BODIES, &body_subject(scene.partition()), 1, TIMEOUT)
         .await;
     let kind = kind.expect("BODIES answers").expect("it is there");
     assert_eq!(kind.header(HEADER_KIND), Some("message"));
@@ -235,17 +270,140 @@ async fn a_worker_dies_before_the_list() {
 #[tokio::test(flavor = "multi_thread")]
 async fn where_bodies_is_full_entries_are_whole() {
     let scene = Scene::start().await;
-    let change = |config: &mut serde_json::Value| config["max_bytes"] = serde_json::json!(5_000);
-    scene.system.update_stream(BODIES, change).await;
+    scene.bound(BODIES, 5_000).await;
     let worker = scene.system.worker().await;
     scene.say(&large("x")).await;
     scene.system.wait_until_fanned_out().await;
-    for person in &scene.others {
-        assert!(matches!(scene.last(person).await.2, InboxEntry::Whole(_)));
-    }
+    assert!(scene.is_whole().await);
     assert_eq!(scene.texts().await, [large("x")]);
     assert_eq!(scene.system.stored(BODIES).await, 0);
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_eighth_of_bodies_is_for_lists() {
+    let scene = Scene::start().await;
+    scene.bound(BODIES, 200_000).await;
+    scene.fill(180_000).await;
+    let worker = scene.system.worker().await;
+    // It would fit.
+    let event = scene.say(&large("x")).await;
+    scene.system.wait_until_fanned_out().await;
+    assert!(scene.is_whole().await);
+    assert_eq!(scene.texts().await, [large("x")]);
+    assert!(scene.held(event).await.bodies.is_empty());
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_for_which_there_is_no_room_is_stored_when_there_is() {
+    let scene = Scene::start().await;
+    let worker = scene.system.worker().await;
+    let dave = scene.system.context.topology.shard(&scene.others[2].user_id);
+    let dave = inbox_stream(dave);
+    scene.say("small").await;
+    scene.system.wait_until_fanned_out().await;
+    // The work on it goes on until dave's stream takes something again.
+    scene.bound(&dave, 1).await;
+    let event = scene.say(&large("x")).await;
+    eventually("the body is stored", async || {
+        !scene.held(event).await.bodies.is_empty()
+    })
+    .await;
+    scene.bound(BODIES, 1).await;
+    scene.bound(&dave, 100_000_000).await;
+    scene.system.wait_until_fanned_out().await;
+    assert!(scene.held(event).await.lists.is_empty());
+    let references = scene.references(3).await;
+    scene.bound(BODIES, 100_000_000).await;
+    eventually("the list is stored", async || {
+        !scene.held(event).await.lists.is_empty()
+    })
+    .await;
+    let held = scene.held(event).await;
+    assert_eq!(held.lists.len(), 1);
+    assert_eq!(held.lists[0].entries, listed(&references));
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stops_stores_the_lists_that_wait() {
+    let scene = Scene::start().await;
+    let worker = scene.system.worker().await;
+    let dave = scene.system.context.topology.shard(&scene.others[2].user_id);
+    let dave = inbox_stream(dave);
+    scene.system.wait_until_fanned_out().await;
+    scene.bound(&dave, 1).await;
+    let event = scene.say(&large("x")).await;
+    eventually("the body is stored", async || {
+        !scene.held(event).await.bodies.is_empty()
+    })
+    .await;
+    scene.bound(BODIES, 1).await;
+    scene.bound(&dave, 100_000_000).await;
+    scene.system.wait_until_fanned_out().await;
+    scene.bound(BODIES, 100_000_000).await;
+    worker.stop().await;
+    assert_eq!(scene.held(event).await.lists.len(), 1);
+}
+
+/// What BODIES takes.
+async fn take(scene: &Scene, subjects: &[&str]) {
+    let change = |config: &mut Value| config["subjects"] = json!(subjects);
+    scene.system.update_stream(BODIES, change).await;
+}
+
+/// Nobody is answered who stores something in BODIES, and this hears what it is.
+async fn silence(scene: &Scene) -> async_nats::Subscriber {
+    take(scene, &["nobody.stores.this"]).await;
+    let client = scene.system.context.nats.client();
+    let heard = client.subscribe("body.>").await.expect("NATS is connected");
+    client.flush().await.expect("NATS is connected");
+    heard
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_event_waits_for_a_silent_bodies_and_no_other() {
+    let scene = Scene::start().await;
+    let worker = scene.system.worker().await;
+    let mut heard = silence(&scene).await;
+    let said: Vec<String> = ["a", "b", "c", "d"].map(large).to_vec();
+    for text in &said {
+        scene.say(text).await;
+    }
+    scene.system.wait_until_fanned_out().await;
+    assert!(scene.is_whole().await);
+    assert_eq!(scene.texts().await, said);
+    // What was published after all of them.
+    let client = scene.system.context.nats.client();
+    let end = client.publish("body.end", Bytes::new()).await;
+    end.expect("NATS is connected");
+    let mut asked = 0;
+    while heard.next().await.expect("it goes on").subject.as_str() != "body.end" {
+        asked += 1;
+    }
+    assert_eq!(asked, 1, "it was left alone after that");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stops_waits_for_no_body() {
+    let scene = Scene::start().await;
+    let drain_timeout = Duration::from_millis(200);
+    let worker = scene.system.worker_draining_for(drain_timeout).await;
+    let mut heard = silence(&scene).await;
+    let event = scene.say(&large("x")).await;
+    heard.next().await.expect("the body is on its way");
+    worker.stop().await;
+    // It has left it to another one.
+    assert_eq!(scene.system.stored("CHATS").await, 1);
+    drop(heard);
+    take(&scene, &["body.*", "body.*.entries"]).await;
+    let successor = scene.system.worker().await;
+    scene.system.wait_until_fanned_out().await;
+    assert_eq!(scene.texts().await, [large("x")]);
+    assert_eq!(scene.held(event).await.lists.len(), 1);
+    successor.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -186,6 +186,15 @@ impl System {
 
     /// A worker with settings of its own.
     pub(crate) async fn worker_with(&self, settings: &[&str]) -> Worker {
+        self.start_worker(settings, None).await
+    }
+
+    /// A worker that has so long to stop.
+    pub(crate) async fn worker_draining_for(&self, drain_timeout: Duration) -> Worker {
+        self.start_worker(&[], Some(drain_timeout)).await
+    }
+
+    async fn start_worker(&self, settings: &[&str], drain_timeout: Option<Duration>) -> Worker {
         // Large bodies are stored once, unless a test says otherwise.
         let mut settings = settings.to_vec();
         if !settings.contains(&"--large-body-bytes") {
@@ -201,11 +210,12 @@ impl System {
             .of_user(NatsUser::FanoutWorker)
             .with_seed(self.seed.clone());
         let (nats, postgres) = (nats.expect("it is a seed"), self.postgres.url().to_owned());
-        let context = runtime
+        let mut context = runtime
             .spawn(async move { Context::attach_by("fanout-worker", nats, &postgres).await })
             .await
             .expect("the task does not panic")
             .expect("the system is set up");
+        context.base.drain_timeout = drain_timeout.unwrap_or(context.drain_timeout);
         let arguments = [&["fanout-worker"], &settings[..]].concat();
         let config = Command::parse_from(arguments).config;
         let task = runtime.spawn(tidings_fanout_worker::run(config, context.clone()));
@@ -387,7 +397,7 @@ impl System {
                         .message_at(BODIES, reference.to.body, TIMEOUT)
                         .await;
                     let body = body.expect("BODIES answers").expect("the body is there");
-                    reference.is_to(&body.payload).expect("it is that body")
+                    reference.follow(&body.payload).expect("it is that body")
                 }
             };
             entries.push((sequence, entry));

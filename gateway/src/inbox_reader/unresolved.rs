@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use tidings_nats::{ApiError, InboxEntry, Lost, Reference, WireError, is_mark};
+use tidings_nats::{ApiError, BodyError, Entry, InboxEntry, Lost, Reference, WireError, is_mark};
 use tidings_service::TraceContext;
 
-use crate::bodies::Bodies;
+use super::Read;
+use crate::bodies::{Bodies, Followed};
 use crate::delivery::{Arrived, Body, Way};
 use crate::inbox_session::Stored;
 
@@ -24,6 +25,8 @@ pub(super) struct UnresolvedEntry {
     sequence: u64,
     /// Of the whole entry.
     bytes: usize,
+    /// As it is stored in the inbox.
+    held: usize,
     content: Content,
 }
 
@@ -57,6 +60,7 @@ impl UnresolvedEntry {
         Ok(Self {
             sequence,
             bytes,
+            held: payload.len(),
             content,
         })
     }
@@ -77,6 +81,11 @@ impl Unresolved {
             first || bytes <= bytes_max
         });
         let fit = fit.count();
+        self.leave_out(fit)
+    }
+
+    /// All but so many. Says whether there were more.
+    fn leave_out(&mut self, fit: usize) -> bool {
         if fit == self.entries.len() {
             return false;
         }
@@ -86,27 +95,64 @@ impl Unresolved {
         true
     }
 
-    /// Follows the references. One to a body that is gone is left out, as an entry that cannot be read is.
-    pub(super) async fn resolve(self, bodies: &Bodies, stream: &str) -> Result<Vec<Stored<Body>>, ApiError> {
+    /// The first sequence that is not told yet.
+    pub(super) fn from(&self) -> u64 {
+        self.entries.first().map_or(u64::MAX, |entry| entry.sequence)
+    }
+
+    /// Leaves out what is too much to be kept while bodies are waited for. Says whether something was left out.
+    pub(super) fn shorten(&mut self, bytes_max: usize) -> bool {
+        let mut bytes = 0;
+        let kept = self.entries.iter().take_while(|entry| {
+            let first = bytes == 0;
+            bytes += entry.held;
+            first || bytes <= bytes_max
+        });
+        self.leave_out(kept.count())
+    }
+
+    /// What comes before the first reference, and the rest.
+    pub(super) fn split(mut self) -> (Read, Option<Self>) {
+        let is_reference = |entry: &UnresolvedEntry| matches!(entry.content, Content::Elsewhere(..));
+        let here = self.entries.iter().position(is_reference);
+        let rest = self.entries.split_off(here.unwrap_or(self.entries.len()));
+        self.told(Vec::new(), rest, "")
+    }
+
+    /// Follows the references, as far as bodies are known; the rest, which begins with a reference, is to be tried again. One to
+    /// a body that is gone is left out, as an entry that cannot be read is.
+    pub(super) async fn resolve(mut self, bodies: &Bodies, stream: &str) -> (Read, Option<(Self, ApiError)>) {
         let references = self.entries.iter().filter_map(|entry| match &entry.content {
             Content::Elsewhere(reference, _) => Some(reference.clone()),
             Content::Here(_) => None,
         });
-        let mut found = bodies.entries(references.collect()).await?.into_iter();
-        let stored = self.entries.into_iter().filter_map(|entry| {
+        let Followed { entries, failure } = bodies.follow(references.collect()).await;
+        let mut unknown = 0;
+        let place = self.entries.iter().position(|entry| {
+            unknown += usize::from(matches!(entry.content, Content::Elsewhere(..)));
+            unknown > entries.len()
+        });
+        let rest = self.entries.split_off(place.unwrap_or(self.entries.len()));
+        let (read, rest) = self.told(entries, rest, stream);
+        (read, rest.zip(failure))
+    }
+
+    /// All but the rest, with what was found of its references.
+    fn told(
+        self,
+        found: Vec<Result<Entry, BodyError>>,
+        rest: Vec<UnresolvedEntry>,
+        stream: &str,
+    ) -> (Read, Option<Self>) {
+        let mut found = found.into_iter();
+        let entries = self.entries.into_iter().filter_map(|entry| {
             let body = match entry.content {
                 Content::Here(body) => body,
                 Content::Elsewhere(reference, trace) => {
-                    let Some(whole) = found.next().flatten() else {
-                        metrics::counter!("tidings_missing_bodies_total").increment(1);
-                        tracing::warn!(
-                            %stream,
-                            stream.sequence = entry.sequence,
-                            body.sequence = reference.to.body,
-                            "the large body of an entry is gone: it was confirmed meanwhile, or is lost"
-                        );
-                        return None;
-                    };
+                    let found = found.next().expect("each was followed");
+                    let whole = found
+                        .map_err(|error| tell_missing(stream, entry.sequence, &reference, &error))
+                        .ok()?;
                     Body::Entry(Arc::new(Arrived::new(whole, trace)), Way::Scan)
                 }
             };
@@ -117,7 +163,54 @@ impl Unresolved {
                 body,
             })
         });
-        Ok(stored.collect())
+        let entries = entries.collect();
+        let Some(first) = rest.first() else {
+            let (through, complete) = (self.through, self.complete);
+            let read = Read {
+                entries,
+                through,
+                complete,
+            };
+            return (read, None);
+        };
+        let read = Read {
+            entries,
+            // There is nothing else before it.
+            through: first.sequence - 1,
+            complete: false,
+        };
+        let rest = Self {
+            entries: rest,
+            through: self.through,
+            complete: self.complete,
+        };
+        (read, Some(rest))
+    }
+}
+
+/// An entry that is left out, and kept.
+fn tell_missing(stream: &str, sequence: u64, reference: &Reference, error: &BodyError) {
+    let body = reference.to.body;
+    match error {
+        BodyError::Another => {
+            metrics::counter!("tidings_missing_bodies_total").increment(1);
+            tracing::warn!(
+                %stream,
+                stream.sequence = sequence,
+                body.sequence = body,
+                "the large body of an entry is gone: it was confirmed meanwhile, or is lost"
+            );
+        }
+        BodyError::Unreadable(error) => {
+            metrics::counter!("tidings_unreadable_entries_total").increment(1);
+            tracing::error!(
+                %stream,
+                stream.sequence = sequence,
+                body.sequence = body,
+                %error,
+                "an entry cannot be read"
+            );
+        }
     }
 }
 
@@ -186,5 +279,67 @@ mod tests {
         check(&[(1, false), (50, true), (1, false)], 10, 1);
         // What is whole was bounded by who read it.
         check(&[(5, false), (6, false)], 10, 2);
+    }
+
+    fn sequences(read: &Read) -> Vec<u64> {
+        read.entries.iter().map(|stored| stored.sequence).collect()
+    }
+
+    #[test]
+    fn what_comes_before_a_reference_is_told_and_the_rest_is_kept() {
+        let (told, rest) = read(&[(1, false), (1, false), (50, true), (1, false)]).split();
+        assert_eq!(
+            (sequences(&told), told.through, told.complete),
+            (vec![1, 2], 2, false)
+        );
+        let rest = rest.expect("a reference is there");
+        let kept: Vec<u64> = rest.entries.iter().map(|entry| entry.sequence).collect();
+        assert_eq!((kept, rest.from()), (vec![3, 4], 3));
+        assert_eq!((rest.through, rest.complete), (5, true));
+        let (told, rest) = rest.split();
+        assert_eq!(
+            (sequences(&told), told.through, told.complete),
+            (vec![], 2, false)
+        );
+        assert!(rest.is_some_and(|rest| rest.from() == 3));
+        let (told, rest) = read(&[(1, false), (1, false)]).split();
+        assert_eq!(
+            (sequences(&told), told.through, told.complete),
+            (vec![1, 2], 3, true)
+        );
+        assert!(rest.is_none());
+    }
+
+    #[test]
+    fn what_is_gone_or_cannot_be_read_is_left_out() {
+        let entries = [(50, true), (1, false), (50, true), (50, true)];
+        let newer = BodyError::Unreadable(WireError::Newer(9));
+        let found = vec![Err(BodyError::Another), Ok(whole()), Err(newer)];
+        let (told, rest) = read(&entries).told(found, Vec::new(), "INBOX_07");
+        assert_eq!(
+            (sequences(&told), told.through, told.complete),
+            (vec![2, 3], 5, true)
+        );
+        assert!(rest.is_none());
+    }
+
+    #[test]
+    fn little_is_kept_while_a_body_is_waited_for() {
+        let check = |held: &[usize], kept: usize| {
+            let mut rest = read(&vec![(50, true); held.len()]);
+            for (entry, held) in rest.entries.iter_mut().zip(held) {
+                entry.held = *held;
+            }
+            assert_eq!(rest.shorten(10), kept < held.len(), "{held:?}");
+            assert_eq!(rest.entries.len(), kept, "{held:?}");
+            let through = if kept < held.len() { kept } else { held.len() + 1 };
+            assert_eq!(
+                (rest.through, rest.complete),
+                (through as u64, kept == held.len())
+            );
+        };
+        check(&[5, 5], 2);
+        check(&[5, 6, 1], 1);
+        check(&[50, 1], 1);
     }
 }

@@ -45,6 +45,13 @@ impl<'a> Roll<'a> {
     }
 }
 
+/// Whether something lies in a stream behind an entry: the barrier that was put there. Then whoever has nothing from the
+/// entry on is behind, and nothing that is said without it is news: a deposed leader says "not found" as well, and what is
+/// deleted then does not come back.
+pub(super) fn is_there_a_witness(entry: u64, barrier: Option<u64>) -> bool {
+    barrier.is_some_and(|barrier| barrier > entry)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -109,19 +116,38 @@ mod tests {
                     let at = usize::from(shard.0);
                     let replica = rng.random_range(0..2);
                     let has = held(&logs[at][..behind[at][replica]]);
-                    let there = if let Some(next) = has.range(sequence..).next() {
-                        !roll.stream_goes_on_at(*next)
-                    } else {
-                        // Whoever knows is asked.
-                        let there = held(&logs[at]).contains(&sequence);
-                        if !there {
-                            roll.is_gone();
+                    if let Some(next) = has.range(sequence..).next() {
+                        if !roll.stream_goes_on_at(*next) {
+                            break;
                         }
-                        there
+                        continue;
+                    }
+                    // A barrier is put behind all, or the stream is full. A replica gets it in time or not.
+                    let barrier = rng.random_bool(0.7).then(|| {
+                        last[at] += 1;
+                        last[at]
+                    });
+                    if is_there_a_witness(sequence, barrier) {
+                        if rng.random_bool(0.5) {
+                            break;
+                        }
+                        let has = held(&logs[at]);
+                        let next = has.range(sequence..).next().copied().or(barrier);
+                        if !roll.stream_goes_on_at(next.expect("there is a barrier")) {
+                            break;
+                        }
+                        continue;
+                    }
+                    // Whoever leads is asked, who knows unless another one was elected: that one took the barrier, if any.
+                    let replica = if barrier.is_some() {
+                        behind[at][replica]
+                    } else {
+                        logs[at].len()
                     };
-                    if there {
+                    if held(&logs[at][..replica]).contains(&sequence) {
                         break;
                     }
+                    roll.is_gone();
                 }
                 gone = roll.gone();
                 for (shard, sequence) in &list[..gone] {

@@ -1,8 +1,9 @@
 //! Large bodies stay while an entry refers to them, and go with the last.
 
+use bytes::Bytes;
 use tidings_nats::{
-    BODIES, BodyEntries, Entry, Event, Inbox, Message, Reference, Shard, body_entries_subject, body_headers,
-    body_subject, event_headers, inbox_stream,
+    BODIES, BodyEntries, Entry, Event, Inbox, Message, Partition, Reference, Shard, body_entries_subject,
+    body_headers, body_subject, event_headers, inbox_stream,
 };
 use tidings_protocol::{ClientId, MessageId, Timestamp, UserId};
 use uuid::Uuid;
@@ -14,12 +15,28 @@ struct Large {
     seq: u64,
     /// In BODIES.
     body: u64,
+    /// In BODIES, once it is there.
+    list: Option<u64>,
     entries: Vec<(Shard, u64)>,
 }
+
+/// All chats are in it.
+const PARTITION: Partition = Partition(0);
 
 impl Large {
     /// One for each of these inboxes, but no list.
     async fn store(system: &System, seq: u64, inboxes: &[(UserId, Inbox)], sent_at: Timestamp) -> Self {
+        Self::store_as(system, seq, inboxes, sent_at, |entry| entry).await
+    }
+
+    /// The same, of a body that is written in another way.
+    async fn store_as(
+        system: &System,
+        seq: u64,
+        inboxes: &[(UserId, Inbox)],
+        sent_at: Timestamp,
+        write: impl FnOnce(Bytes) -> Bytes,
+    ) -> Self {
         let event = Event::Message(Message {
             chat_id: chat(1),
             message_id: MessageId(Uuid::new_v4()),
@@ -33,7 +50,7 @@ impl Large {
         let bus = &system.context.bus;
         let headers = body_headers(&entry.event);
         let stored = bus
-            .publish(body_subject(seq), headers, entry.encode(), TIMEOUT)
+            .publish(body_subject(PARTITION), headers, write(entry.encode()), TIMEOUT)
             .await;
         let body = stored.expect("BODIES takes it").sequence;
         let reference = Reference::new(seq, &entry.event, body, entry.encode().len());
@@ -46,20 +63,25 @@ impl Large {
             entries.push((system.shard(user_id), sequence));
         }
         entries.sort_unstable();
-        Self { seq, body, entries }
+        Self {
+            seq,
+            body,
+            list: None,
+            entries,
+        }
     }
 
-    async fn list(self, system: &System) -> Self {
+    async fn list(mut self, system: &System) -> Self {
         let list = BodyEntries {
             seq: self.seq,
             body: self.body,
             entries: self.entries.clone(),
         };
-        let subject = body_entries_subject(self.seq);
+        let subject = body_entries_subject(PARTITION);
         let headers = async_nats::HeaderMap::new();
         let bus = &system.context.bus;
         let stored = bus.publish(subject, headers, list.encode(), TIMEOUT).await;
-        stored.expect("BODIES takes it");
+        self.list = Some(stored.expect("BODIES takes it").sequence);
         self
     }
 
@@ -77,8 +99,8 @@ impl Large {
     /// How many of body and list are there.
     async fn held(&self, system: &System) -> usize {
         let mut held = 0;
-        for subject in [body_subject(self.seq), body_entries_subject(self.seq)] {
-            let found = system.context.bus.leader_last(BODIES, &subject, TIMEOUT).await;
+        for sequence in [Some(self.body), self.list].into_iter().flatten() {
+            let found = system.context.bus.message_at(BODIES, sequence, TIMEOUT).await;
             held += usize::from(found.expect("BODIES answers").is_some());
         }
         held
@@ -134,6 +156,27 @@ async fn a_body_goes_with_the_last_entry_and_not_before() {
     waited_for.confirm(&system, 2).await;
     waited_for.until_gone(&system).await;
     assert_eq!(in_work.held(&system).await, 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_newer_build_wrote_is_there() {
+    let system = System::start().await;
+    let now = in_seconds(0);
+    let newer = |entry: Bytes| {
+        let mut entry = entry.to_vec();
+        entry[0] += 1;
+        Bytes::from(entry)
+    };
+    let unread = Large::store_as(&system, 1, &[], now, newer).await;
+    let unread = unread.list(&system).await;
+    let worker = system.worker(&[]).await;
+    // The second one is looked at seconds after the first.
+    for seq in [2, 3] {
+        let read = Large::store(&system, seq, &[], now).await.list(&system).await;
+        read.until_gone(&system).await;
+    }
+    assert_eq!(unread.held(&system).await, 2, "a newer worker removes it");
     worker.stop().await;
 }
 

@@ -196,10 +196,10 @@ impl Sample {
                 };
                 (inbox(), event_headers(&event, &message_id))
             }
-            Self::BodyEntries(list) => {
+            Self::BodyEntries(_) => {
                 let mut headers = HeaderMap::new();
                 headers.insert(HEADER_KIND, BODY_ENTRIES_KIND);
-                (body_entries_subject(list.seq), headers)
+                (body_entries_subject(Partition(48)), headers)
             }
             Self::Lost(_) => {
                 let mut headers = HeaderMap::new();
@@ -244,7 +244,7 @@ pub(super) fn names() -> BTreeMap<String, String> {
             inbox_stream(topology.shard(&user("auth0|alice"))),
         ),
         ("stream of large bodies", crate::BODIES.to_owned()),
-        ("a large body", body_subject(70_000)),
+        ("a large body", body_subject(Partition(48))),
         ("lists of who refers to bodies", crate::BODY_ENTRIES.to_owned()),
         ("stream of invalidations", crate::INVALIDATIONS.to_owned()),
         ("stream of dead letters", crate::DEAD_LETTERS.to_owned()),

@@ -13,8 +13,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
-    BODIES, BodyEntries, Bus, Entry, Event, Inbox, InboxEntry, Message, Reference, Shard, Topology,
-    body_entries_subject, body_headers, body_subject, event_headers, inbox_stream, inbox_subject,
+    BODIES, BodyEntries, Bus, Entry, Event, Inbox, InboxEntry, Message, Partition, Reference, Shard,
+    Topology, body_entries_subject, body_headers, body_subject, event_headers, inbox_stream, inbox_subject,
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, Timestamp, UserId};
 use tidings_service::{NatsConnection, NatsSettings};
@@ -25,6 +25,8 @@ use uuid::Uuid;
 
 /// For one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Of the events. Which one makes no difference.
+const PARTITION: Partition = Partition(0);
 /// Requests under way.
 const UNDER_WAY: usize = 64;
 /// Of one reading, as a gateway reads.
@@ -178,7 +180,11 @@ impl Scene {
         let (mut body, mut payload) = (0, entry.encode());
         if once {
             body = self
-                .publish(body_subject(seq), body_headers(&entry.event), payload.clone())
+                .publish(
+                    body_subject(PARTITION),
+                    body_headers(&entry.event),
+                    payload.clone(),
+                )
                 .await?;
             payload = Reference::new(seq, &entry.event, body, payload.len()).encode();
         }
@@ -192,7 +198,7 @@ impl Scene {
         entries.sort_unstable();
         let list = BodyEntries { seq, body, entries };
         let at = if once {
-            self.publish(body_entries_subject(seq), HeaderMap::new(), list.encode())
+            self.publish(body_entries_subject(PARTITION), HeaderMap::new(), list.encode())
                 .await?
         } else {
             0
@@ -229,9 +235,7 @@ impl Scene {
                     && fetched.insert(reference.to.body)
                 {
                     let body = self.bus.message_at(BODIES, reference.to.body, TIMEOUT).await?;
-                    reference
-                        .is_to(&body.context("the body is there")?.payload)
-                        .context("it is that body")?;
+                    reference.follow(&body.context("the body is there")?.payload)?;
                 }
             }
             if !more {

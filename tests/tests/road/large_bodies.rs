@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tidings_nats::{
-    BODIES, BODY_ENTRIES, Bus, Entry, Event, Inbox, InboxEntry, StoredMessage, body_entries_subject,
-    body_subject, inbox_stream, inbox_subject,
+    BODIES, BODY_ENTRIES, BodyEntries, Bus, CHATS, Entry, Event, Inbox, InboxEntry, StoredMessage,
+    inbox_stream, inbox_subject,
 };
 use tidings_protocol::{ChatId, Codec, NewMessage, ServerFrame, UserId, WINDOW_BYTES_MAX};
-use tidings_tests::{Device, Identity, Stored, System, SystemOptions};
+use tidings_tests::{Device, ExtraGateway, Identity, Stored, System, SystemOptions, eventually};
 use tokio::time::Instant;
 
 /// A body that waits for somebody is looked at ever less often: after five seconds, then twice as long each time.
@@ -33,11 +34,35 @@ impl Eye {
         found.expect("the stream answers")
     }
 
+    /// Bodies of an event.
+    async fn bodies(&self, seq: u64) -> Vec<(StoredMessage, Entry)> {
+        let bodies = self.all(BODIES, "body.*").await.into_iter();
+        let bodies = bodies.map(|body| {
+            let entry = Entry::decode(&body.payload).expect("a body is an entry");
+            (body, entry)
+        });
+        bodies.filter(|(_, entry)| entry.seq == seq).collect()
+    }
+
     /// How many bodies of an event there are, and lists.
     async fn held(&self, seq: u64) -> (usize, usize) {
-        let bodies = self.all(BODIES, &body_subject(seq)).await;
-        let lists = self.all(BODIES, &body_entries_subject(seq)).await;
-        (bodies.len(), lists.len())
+        let lists = self.all(BODIES, BODY_ENTRIES).await.into_iter();
+        let lists = lists.map(|list| BodyEntries::decode(&list.payload).expect("a worker wrote it"));
+        let lists = lists.filter(|list| list.seq == seq).count();
+        (self.bodies(seq).await.len(), lists)
+    }
+
+    /// Whether anybody is given what lies in BODIES.
+    async fn answers(&self, answers: bool) {
+        let info = self
+            .bus
+            .api::<Value>("STREAM.INFO.BODIES", &json!({}), TIMEOUT)
+            .await;
+        let mut info = info.expect("the stream is there");
+        info["config"]["allow_direct"] = json!(answers);
+        let subject = "STREAM.UPDATE.BODIES";
+        let updated = self.bus.api::<Value>(subject, &info["config"], TIMEOUT).await;
+        updated.expect("the stream can be changed");
     }
 
     /// What an inbox holds, as it is stored.
@@ -59,6 +84,19 @@ impl Eye {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// What a gateway counts, over all labels.
+async fn counted(gateway: &ExtraGateway, name: &str) -> u64 {
+    tidings_service::start::install_crypto_provider();
+    let answer = reqwest::get(format!("{}/metrics", gateway.admin)).await;
+    let text = answer.expect("it answers").text().await.expect("text");
+    let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+    let numbers = lines
+        .filter(|rest| rest.starts_with([' ', '{']))
+        .filter_map(|rest| rest.rsplit(' ').next());
+    let numbers = numbers.map(|number| number.parse::<f64>().expect("a number"));
+    numbers.sum::<f64>() as u64
 }
 
 /// A text of so many bytes that no other is the beginning of.
@@ -144,11 +182,11 @@ async fn it_is_stored_once_and_goes_with_the_last_who_confirms() {
         .map(|(seq, _)| *seq)
         .collect();
     for (seq, bytes) in large.iter().zip([60_000, 5_000, 65_536]) {
-        let bodies = eye.all(BODIES, &body_subject(*seq)).await;
+        let bodies = eye.bodies(*seq).await;
         assert_eq!(bodies.len(), 1);
-        assert!(bodies[0].payload.len() >= bytes);
-        let entry = Entry::decode(&bodies[0].payload).expect("a body is an entry");
-        assert!(matches!(entry.event, Event::Message(message) if message.message.len() == bytes));
+        let (body, entry) = &bodies[0];
+        assert!(body.payload.len() >= bytes);
+        assert!(matches!(&entry.event, Event::Message(message) if message.message.len() == bytes));
     }
 
     others.push(heir);
@@ -201,7 +239,9 @@ async fn no_more_is_read_than_a_window_takes() {
             .until(&other.user_id, other.client_id, 301)
             .await;
     }
-    let mut device = Device::welcomed(system, 0, &others[0], Codec::Json).await;
+    let gateway = system.extra_gateway(&[]).await;
+    let token = others[0].token(&system.secret());
+    let mut device = Device::at(&gateway.ws, &others[0], &token, Codec::Json).await;
     let mut heard = Vec::new();
     let mut delivery = 0;
     while heard.len() < WINDOW_BYTES_MAX / bytes {
@@ -215,10 +255,101 @@ async fn no_more_is_read_than_a_window_takes() {
         "the window is full, and {} more came",
         more.len()
     );
+    // Whoever is slow makes the gateway hold no more of the rest.
+    let fetched = counted(&gateway, "tidings_bodies_fetched_total").await;
+    assert!(
+        fetched <= 1 + (WINDOW_BYTES_MAX / bytes) as u64,
+        "{fetched} bodies were fetched"
+    );
     device.confirm_through(delivery).await;
     heard.extend(hear(&mut device, said.len() - heard.len()).await);
     assert_eq!(texts(&heard), said);
     device.until_caught_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_bodies_is_silent_what_comes_before_is_heard_and_nothing_is_read_again() {
+    let system = System::start(&SystemOptions::default()).await;
+    let eye = Eye::of(&system).await;
+    let (mut alice, others, chat_id) = scene(&system, 2).await;
+    let said: Vec<String> = (0..)
+        .zip([8, 12, 10_000, 16, 20_000, 20, 24])
+        .map(|(number, bytes)| text(number, bytes))
+        .collect();
+    for text in &said[..6] {
+        alice.say(chat_id, text).await;
+    }
+    for other in &others {
+        eye.stored.until(&other.user_id, other.client_id, 1 + 6).await;
+    }
+    let gateway = system.extra_gateway(&[]).await;
+    eye.answers(false).await;
+    let token = others[0].token(&system.secret());
+    let mut device = Device::at(&gateway.ws, &others[0], &token, Codec::Json).await;
+    let mut heard = hear(&mut device, 2).await;
+    eventually("it waits", async || {
+        match counted(&gateway, "tidings_body_waits").await {
+            1 => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+    // What is said meanwhile waits as well.
+    alice.say(chat_id, &said[6]).await;
+    eye.stored
+        .until(&others[0].user_id, others[0].client_id, 4 + 1)
+        .await;
+    let failures = counted(&gateway, "tidings_body_failures_total").await;
+    let checks = counted(&gateway, "tidings_end_checks_total").await;
+    eventually("it is tried again", async || {
+        match counted(&gateway, "tidings_body_failures_total").await {
+            now if now >= failures + 3 => Ok(()),
+            now => Err(now),
+        }
+    })
+    .await;
+    assert_eq!(
+        counted(&gateway, "tidings_end_checks_total").await,
+        checks,
+        "it was read again"
+    );
+    let early = device.settle().await;
+    assert!(early.is_empty(), "{} come before their time", early.len());
+    eye.answers(true).await;
+    heard.extend(hear(&mut device, 5).await);
+    assert_eq!(texts(&heard), said);
+    device.until_caught_up().await;
+    assert!(device.settle().await.is_empty(), "nothing comes twice");
+    assert_eq!(counted(&gateway, "tidings_body_waits").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_lost_its_body_is_passed_over_and_kept() {
+    let system = System::shared().await;
+    let eye = Eye::of(system).await;
+    let (mut alice, others, chat_id) = scene(system, 2).await;
+    let said: Vec<String> = (0..)
+        .zip([8, 10_000, 12, 20_000])
+        .map(|(number, bytes)| text(number, bytes))
+        .collect();
+    let mut seqs = Vec::new();
+    for text in &said {
+        seqs.push(alice.say(chat_id, text).await.seq.expect("it is accepted"));
+    }
+    for other in &others {
+        eye.stored.until(&other.user_id, other.client_id, 1 + 4).await;
+    }
+    let (body, _) = eye.bodies(seqs[1]).await.remove(0);
+    let deleted = eye.bus.delete_message(BODIES, body.sequence, TIMEOUT).await;
+    deleted.expect("the stream answers");
+    let gateway = system.extra_gateway(&[]).await;
+    let token = others[0].token(&system.secret());
+    let mut device = Device::at(&gateway.ws, &others[0], &token, Codec::Json).await;
+    let heard = hear(&mut device, 3).await;
+    assert_eq!(texts(&heard), [&said[0][..], &said[2], &said[3]]);
+    device.until_caught_up().await;
+    assert_eq!(counted(&gateway, "tidings_missing_bodies_total").await, 1);
+    eye.stored.until(&others[0].user_id, others[0].client_id, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -242,10 +373,22 @@ async fn workers_die_and_everybody_gets_all_of_it() {
     ]
     .into_iter()
     .cycle();
+    let mut deaths = 0;
     for (number, text) in said.iter().enumerate() {
+        let victim = (number % 6 == 5).then(|| victims.next().expect("it has no end"));
+        if victim.is_some_and(|victim| victim.starts_with("fanout")) {
+            // So that no other event is in the middle.
+            eventually("all are fanned out", async || {
+                match eye.all(CHATS, "chat.>").await.len() {
+                    0 => Ok(()),
+                    left => Err(left),
+                }
+            })
+            .await;
+            deaths += 1;
+        }
         alice.say(chats[number % 4], text).await;
-        if number % 6 == 5 {
-            let victim = victims.next().expect("it has no end");
+        if let Some(victim) = victim {
             system.kill_and_wait(victim).await;
         }
     }
@@ -268,9 +411,9 @@ async fn workers_die_and_everybody_gets_all_of_it() {
             .kill_and_wait(["inbox-worker-1", "inbox-worker-2"][number % 2])
             .await;
     }
-    // Bodies of who died are left, which nobody knows the entries of: one for each death at most that was in the middle.
+    // Bodies of who died are left, which nobody knows the entries of: one for each death at most.
     eye.until_gone("a list", async || eye.all(BODIES, BODY_ENTRIES).await.len())
         .await;
     let left = eye.all(BODIES, "body.*").await.len();
-    assert!(left <= 20, "{left} bodies are left");
+    assert!(left <= deaths, "{left} bodies are left of {deaths} deaths");
 }
