@@ -27,9 +27,8 @@ pub struct FanoutWorkerConfig {
     /// From how many bytes on an entry that is stored in two inboxes or more is stored once, in BODIES, and inboxes refer to it;
     /// `off` stores it in each of them.
     ///
-    /// Gateways of earlier builds cannot read references, so nothing is stored like that unless it is asked for: 4096 is where
-    /// it pays (adr/0026).
-    #[arg(long, env = "TIDINGS_LARGE_BODY_BYTES", default_value = "off", value_name = "BYTES", value_parser = LargeBodyBytes::parse)]
+    /// 4096 is where it pays (adr/0026). Gateways of builds before large bodies cannot read references: `off` until all are new.
+    #[arg(long, env = "TIDINGS_LARGE_BODY_BYTES", default_value = "4096", value_name = "BYTES", value_parser = LargeBodyBytes::parse)]
     pub large_body_bytes: LargeBodyBytes,
 
     /// Only for tests, and only there in debug builds: what befalls the handler of a message, as `panic:<text>` or

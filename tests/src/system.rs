@@ -44,8 +44,7 @@ impl Default for SystemOptions {
             nats: 1,
             rate_limits: false,
             inbox_durables: true,
-            // Off by default, and to be seen by every test that has no settings of its own.
-            settings: vec![("TIDINGS_LARGE_BODY_BYTES", "4096".to_owned())],
+            settings: Vec::new(),
         }
     }
 }

@@ -195,11 +195,6 @@ impl System {
     }
 
     async fn start_worker(&self, settings: &[&str], drain_timeout: Option<Duration>) -> Worker {
-        // Large bodies are stored once, unless a test says otherwise.
-        let mut settings = settings.to_vec();
-        if !settings.contains(&"--large-body-bytes") {
-            settings.extend(["--large-body-bytes", "4096"]);
-        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -216,7 +211,7 @@ impl System {
             .expect("the task does not panic")
             .expect("the system is set up");
         context.base.drain_timeout = drain_timeout.unwrap_or(context.drain_timeout);
-        let arguments = [&["fanout-worker"], &settings[..]].concat();
+        let arguments = [&["fanout-worker"], settings].concat();
         let config = Command::parse_from(arguments).config;
         let task = runtime.spawn(tidings_fanout_worker::run(config, context.clone()));
         Worker {
