@@ -99,9 +99,13 @@ impl BodyLists {
         }
     }
 
-    /// The last try of all that wait, until one fails: others would not be stored either. Nobody else may be at it.
-    pub(crate) async fn flush(&self) {
-        while let Some(list) = self.first() {
+    /// The last try of all that wait, until one fails or the time is over: others would not be stored either. Nobody else
+    /// may be at it.
+    pub(crate) async fn flush(&self, within: Duration) {
+        let end = Instant::now() + within;
+        while Instant::now() < end
+            && let Some(list) = self.first()
+        {
             if self.try_to_store(&list).await == Tried::Failed {
                 break;
             }

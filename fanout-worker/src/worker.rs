@@ -71,7 +71,7 @@ pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result
     tell(&partitions, || Event::Stop { within });
     readers.close();
     readers.wait().await;
-    fan_out.lists.flush().await;
+    fan_out.lists.flush(within / 2).await;
     ended.cancel();
     Ok(())
 }

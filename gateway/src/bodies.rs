@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tidings_nats::{ApiError, BODIES, BodyError, Bus, Entry, Reference};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// For one body, whoever fetches it. A stream without a leader answers nothing, and the reading is tried again.
@@ -129,16 +129,19 @@ impl Bodies {
         }
     }
 
-    /// The entries that these refer to, until one is not known. The caller bounds their bytes.
+    /// A place for a reading that is to follow references, if one is free.
+    pub(crate) fn free_place(&self) -> Option<SemaphorePermit<'_>> {
+        self.readings.try_acquire().ok()
+    }
+
+    /// The next place. While BODIES does not answer there are few, and many who wait: each holds little meanwhile.
+    pub(crate) async fn place(&self) -> SemaphorePermit<'_> {
+        self.readings.acquire().await.expect("it is never closed")
+    }
+
+    /// The entries that these refer to, until one is not known. The caller has a place, and bounds their bytes.
     pub(crate) async fn follow(&self, references: Vec<Reference>) -> Followed {
         let mut entries = Vec::with_capacity(references.len());
-        if references.is_empty() {
-            return Followed {
-                entries,
-                failure: None,
-            };
-        }
-        let _place = self.readings.acquire().await.expect("it is never closed");
         let found = references
             .into_iter()
             .map(|reference| async move { self.entry(&reference).await });

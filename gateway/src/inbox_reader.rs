@@ -38,8 +38,8 @@ const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
 /// Entries of one request; more would let one inbox keep a server busy.
 const BATCH_MAX: usize = 256;
 
-/// What is kept of one inbox while BODIES does not answer, as it is stored: some fifty references, and 160 MB where ten
-/// thousand clients wait.
+/// What is held of one inbox while BODIES does not answer, or a place to ask it is waited for, as it is stored: some fifty
+/// references, and 160 MB where ten thousand clients wait.
 const KEPT_BYTES_MAX: usize = 16 * 1024;
 
 /// How often it is read on before a reading fails: what is stored has not reached the replicas that answered.
@@ -304,6 +304,7 @@ impl InboxReader {
                 if !read.entries.is_empty() {
                     return (read, Some(self.shorten(rest)));
                 }
+                let rest = self.shorten(rest);
                 return self.follow(rest).await;
             }
             return (read, None);
@@ -311,9 +312,18 @@ impl InboxReader {
         self.follow(found).await
     }
 
-    async fn follow(&mut self, found: Unresolved) -> (Read, Option<Unresolved>) {
-        let stream = inbox_stream(self.shard);
-        let (read, rest) = found.resolve(&self.bodies, &stream).await;
+    async fn follow(&mut self, mut found: Unresolved) -> (Read, Option<Unresolved>) {
+        let (stream, bodies) = (inbox_stream(self.shard), self.bodies.clone());
+        let mut place = None;
+        if found.has_references() {
+            place = bodies.free_place();
+            if place.is_none() {
+                found = self.shorten(found);
+                place = Some(bodies.place().await);
+            }
+        }
+        let (read, rest) = found.resolve(&bodies, &stream).await;
+        drop(place);
         let rest = rest.map(|(rest, error)| {
             tracing::debug!(client.id = %self.client_id, %error, "a large body could not be fetched; retrying");
             self.shorten(rest)

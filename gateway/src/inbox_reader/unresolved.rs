@@ -70,8 +70,7 @@ impl Unresolved {
     /// Leaves out what is behind those that have so many bytes together, whole: one reads by the size of what is stored,
     /// and a reference is small. The first one always stays. Says whether something was left out.
     pub(super) fn cut(&mut self, bytes_max: usize) -> bool {
-        let is_here = |entry: &UnresolvedEntry| matches!(entry.content, Content::Here(_));
-        if self.entries.iter().all(is_here) {
+        if !self.has_references() {
             return false;
         }
         let mut bytes = 0;
@@ -82,6 +81,12 @@ impl Unresolved {
         });
         let fit = fit.count();
         self.leave_out(fit)
+    }
+
+    /// Whether there is something to follow.
+    pub(super) fn has_references(&self) -> bool {
+        let is_reference = |entry: &UnresolvedEntry| matches!(entry.content, Content::Elsewhere(..));
+        self.entries.iter().any(is_reference)
     }
 
     /// All but so many. Says whether there were more.
