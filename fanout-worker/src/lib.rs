@@ -29,7 +29,6 @@ mod partition_task;
 mod partition_trials;
 mod payloads;
 mod publish_permits;
-mod rounds;
 mod sessions;
 mod shares;
 mod standing;
