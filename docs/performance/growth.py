@@ -68,7 +68,7 @@ def shape_of(axis, value):
     return BASE | {axis: value}
 
 
-def bench(args, shape, scenario, *more):
+def bench(args, shape, scenario):
     """One run of the load generator; its JSON."""
     others = shape["members"] - 1
     result = args.dir.with_suffix(".json")
@@ -76,7 +76,7 @@ def bench(args, shape, scenario, *more):
         args.tidings, "bench", scenario, "--dir", args.dir, "--json", result,
         "--clients", shape["clients"], "--members", shape["members"],
         "--chats", shape["clients"] * SEATS_PER_CLIENT // shape["members"],
-        "--seconds", args.seconds, "--warmup", max(3, shape["clients"] * WARMUP_S_PER_CLIENT), "--patience", "60", *more,
+        "--seconds", args.seconds, "--warmup", max(3, shape["clients"] * WARMUP_S_PER_CLIENT), "--patience", "60",
     ]
     if scenario == "rate":
         command += ["--rate", DELIVERIES_S // others]
@@ -91,9 +91,11 @@ def bench(args, shape, scenario, *more):
 def figures(result):
     """What is kept of a run."""
     interval, deliveries = result["interval"], result["measuredDeliveries"]
-    def cost(*names):
-        seconds = sum(server["cpuSeconds"] for server in interval["servers"] if server["name"].startswith(names))
+
+    def cost(name):
+        seconds = sum(server["cpuSeconds"] for server in interval["servers"] if server["name"].startswith(name))
         return seconds / deliveries * 1e6
+
     return {
         "deliveries_s": deliveries / interval["seconds"],
         "servers_us": cost(""),

@@ -295,13 +295,10 @@ async fn the_last_eighth_of_bodies_is_for_lists() {
     worker.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_list_for_which_there_is_no_room_is_stored_when_there_is() {
-    let scene = Scene::start().await;
-    let worker = scene.system.worker().await;
+/// Something large, of which BODIES takes the body and not the list any more.
+async fn say_with_no_room_for_its_list(scene: &Scene) -> u64 {
     let dave = scene.system.context.topology.shard(&scene.others[2].user_id);
     let dave = inbox_stream(dave);
-    scene.say("small").await;
     scene.system.wait_until_fanned_out().await;
     // The work on it goes on until dave's stream takes something again.
     scene.bound(&dave, 1).await;
@@ -313,6 +310,15 @@ async fn a_list_for_which_there_is_no_room_is_stored_when_there_is() {
     scene.bound(BODIES, 1).await;
     scene.bound(&dave, 100_000_000).await;
     scene.system.wait_until_fanned_out().await;
+    event
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_for_which_there_is_no_room_is_stored_when_there_is() {
+    let scene = Scene::start().await;
+    let worker = scene.system.worker().await;
+    scene.say("small").await;
+    let event = say_with_no_room_for_its_list(&scene).await;
     assert!(scene.held(event).await.lists.is_empty());
     let references = scene.references(3).await;
     scene.bound(BODIES, 100_000_000).await;
@@ -330,18 +336,7 @@ async fn a_list_for_which_there_is_no_room_is_stored_when_there_is() {
 async fn a_worker_that_stops_stores_the_lists_that_wait() {
     let scene = Scene::start().await;
     let worker = scene.system.worker().await;
-    let dave = scene.system.context.topology.shard(&scene.others[2].user_id);
-    let dave = inbox_stream(dave);
-    scene.system.wait_until_fanned_out().await;
-    scene.bound(&dave, 1).await;
-    let event = scene.say(&large("x")).await;
-    eventually("the body is stored", async || {
-        !scene.held(event).await.bodies.is_empty()
-    })
-    .await;
-    scene.bound(BODIES, 1).await;
-    scene.bound(&dave, 100_000_000).await;
-    scene.system.wait_until_fanned_out().await;
+    let event = say_with_no_room_for_its_list(&scene).await;
     scene.bound(BODIES, 100_000_000).await;
     worker.stop().await;
     assert_eq!(scene.held(event).await.lists.len(), 1);

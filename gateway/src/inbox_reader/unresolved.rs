@@ -64,6 +64,10 @@ impl UnresolvedEntry {
             content,
         })
     }
+
+    const fn is_reference(&self) -> bool {
+        matches!(self.content, Content::Elsewhere(..))
+    }
 }
 
 impl Unresolved {
@@ -85,8 +89,7 @@ impl Unresolved {
 
     /// Whether there is something to follow.
     pub(super) fn has_references(&self) -> bool {
-        let is_reference = |entry: &UnresolvedEntry| matches!(entry.content, Content::Elsewhere(..));
-        self.entries.iter().any(is_reference)
+        self.entries.iter().any(UnresolvedEntry::is_reference)
     }
 
     /// All but so many. Says whether there were more.
@@ -118,8 +121,7 @@ impl Unresolved {
 
     /// What comes before the first reference, and the rest.
     pub(super) fn split(mut self) -> (Read, Option<Self>) {
-        let is_reference = |entry: &UnresolvedEntry| matches!(entry.content, Content::Elsewhere(..));
-        let here = self.entries.iter().position(is_reference);
+        let here = self.entries.iter().position(UnresolvedEntry::is_reference);
         let rest = self.entries.split_off(here.unwrap_or(self.entries.len()));
         self.told(Vec::new(), rest, "")
     }
@@ -134,7 +136,7 @@ impl Unresolved {
         let Followed { entries, failure } = bodies.follow(references.collect()).await;
         let mut unknown = 0;
         let place = self.entries.iter().position(|entry| {
-            unknown += usize::from(matches!(entry.content, Content::Elsewhere(..)));
+            unknown += usize::from(entry.is_reference());
             unknown > entries.len()
         });
         let rest = self.entries.split_off(place.unwrap_or(self.entries.len()));

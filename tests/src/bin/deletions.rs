@@ -22,8 +22,8 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tidings_nats::setup::{self, SetupOptions};
 use tidings_nats::{
-    Bus, Entry, Event, Inbox, Message, Partition, Topology, chat_subject, durable_config, event_headers,
-    inbox_stream, inbox_subject,
+    Bus, DeliveryInfo, Entry, Event, Inbox, Message, Partition, Pull, Topology, chat_subject, durable_config,
+    event_headers, inbox_stream, inbox_subject,
 };
 use tidings_protocol::{ChatId, ClientId, MessageId, Timestamp, UserId};
 use tidings_service::{NatsConnection, NatsSettings};
@@ -772,11 +772,14 @@ impl Scene {
         for ((stream, consumer), count) in wanted {
             let inbox = self.bus.client().new_inbox();
             let mut delivered = self.bus.client().subscribe(inbox.clone()).await?;
-            let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
-            let request = json!({ "batch": count, "expires": TIMEOUT.as_nanos() as u64 }).to_string();
+            let pull = Pull {
+                batch: u32::try_from(count)?,
+                expires: TIMEOUT.as_nanos() as u64,
+                ..Pull::default()
+            };
             self.bus
                 .client()
-                .publish_with_reply(subject, inbox, request.into())
+                .publish_with_reply(Pull::subject(stream, consumer), inbox, pull.encode())
                 .await?;
             for _ in 0..count {
                 let (sequence, ack) = next(&mut delivered).await?;
@@ -888,13 +891,8 @@ async fn next(delivered: &mut Subscriber) -> anyhow::Result<(u64, String)> {
         .context("it goes on")?
         .reply
         .context("deliveries can be acked")?;
-    // $JS.ACK.<stream>.<consumer>.<times>.<stream sequence>…
-    let sequence = reply
-        .split('.')
-        .nth(5)
-        .context("an ack has a sequence")?
-        .parse()?;
-    Ok((sequence, reply.to_string()))
+    let info = DeliveryInfo::parse(&reply).context("an ack has a sequence")?;
+    Ok((info.stream_sequence, reply.to_string()))
 }
 
 fn micros(from: Duration, to: Duration) -> f64 {
