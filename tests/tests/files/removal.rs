@@ -17,7 +17,7 @@ use crate::uploader::{File, Uploader, Way, break_off, fed, feed};
 /// Attachments that end at once, and uploads that do in the middle.
 const FILES: usize = 160;
 const PARTS: usize = 6;
-/// How often the workers are killed while they remove them.
+/// How often the workers are killed while they remove them, at most.
 const KILLS: usize = 5;
 const AT_ONCE: usize = 8;
 /// A worker that died keeps the others waiting for minutes; they go by here.
@@ -44,6 +44,10 @@ pub(crate) async fn workers_are_killed_while_they_remove(system: &System) {
 
     let (mut torn, mut all) = (0, begun.attachments + begun.blobs);
     for kill in 1..=KILLS {
+        // Fast workers may have been done before the last kill came.
+        if all == 0 {
+            break;
+        }
         // After some more of it: so much that something is left for the kills to come.
         let share = all / (KILLS + 2 - kill) as i64;
         let due = all - rng.random_range(1..=share.max(1));
