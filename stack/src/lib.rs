@@ -15,6 +15,7 @@ mod probe;
 mod seaweed;
 mod secret;
 mod server;
+mod timer_slack;
 mod version;
 
 pub use cores::half_of_the_cores;

@@ -18,6 +18,7 @@ use crate::port::free_ports;
 use crate::probe::Probe;
 use crate::secret::{new_secret, write_private};
 use crate::server::{Orphaned, Server, Spec};
+use crate::timer_slack;
 
 /// A server answers within a second; a cluster elects leaders in up to nine.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -151,6 +152,7 @@ impl NatsServer {
         spec.args = vec!["--config".into(), config.into_os_string()];
         spec.orphaned = Orphaned::Signal(Signal::SIGTERM);
         spec.env.extend(half_of_the_cores(GOMAXPROCS));
+        spec.timer_slack = timer_slack::OF_SERVERS;
         Ok(Self {
             server: Server::new(spec),
             ports,

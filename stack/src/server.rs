@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::account::Account;
 use crate::guard::Guard;
 use crate::probe::Probe;
+use crate::timer_slack::with_timer_slack;
 
 /// Between two questions whether a process answers, at first; later a tenth of the time that has passed.
 const ASK_INTERVAL_MIN: Duration = Duration::from_millis(20);
@@ -54,6 +55,8 @@ pub struct Spec {
     pub orphaned: Orphaned,
     /// Another account to run it under, which only root can.
     pub(crate) account: Option<Account>,
+    /// By how much it may be woken later than it asks to be: zero for as the kernel does.
+    pub(crate) timer_slack: Duration,
 }
 
 /// How a process hears that we died.
@@ -103,6 +106,7 @@ impl Spec {
             abort_signal: Signal::SIGKILL,
             orphaned: Orphaned::Signal(Signal::SIGTERM),
             account: None,
+            timer_slack: Duration::ZERO,
         }
     }
 }
@@ -172,8 +176,7 @@ impl Server {
         if let Some(account) = spec.account {
             command.uid(account.uid.as_raw()).gid(account.gid.as_raw());
         }
-        let mut child = command
-            .spawn()
+        let mut child = with_timer_slack(spec.timer_slack, || command.spawn())
             .with_context(|| format!("{}: cannot run {}", spec.name, spec.program.display()))?;
         let pid = child.id().expect("nobody has waited for the child");
         let guard = match spec.orphaned {
