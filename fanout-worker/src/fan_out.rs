@@ -9,6 +9,8 @@ mod giving_up;
 mod incoming;
 mod late_grant;
 mod recipients;
+#[cfg(test)]
+mod sizes;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use futures::FutureExt as _;
 use tidings_metadata::Metadata;
 use tidings_nats::{Bus, Topology};
 use tidings_service::{Kind, Span, TraceContext};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +28,7 @@ use self::attempt::Progress;
 pub(crate) use self::attempt::Target;
 use self::giving_up::forget_chat;
 pub(crate) use self::incoming::Incoming;
+pub(crate) use self::recipients::LOOK_UPS_MAX;
 use crate::body_lists::BodyLists;
 use crate::body_room::BodyRoom;
 use crate::clients::Clients;
@@ -67,6 +70,8 @@ pub(crate) struct FanOut {
     pub(crate) standing: Standing,
     pub(crate) deletions: Deletions,
     pub(crate) publishes: PublishPermits,
+    /// For looking up who is in a chat.
+    pub(crate) look_ups: Semaphore,
     pub(crate) trials: Trials,
     /// From which size on what several inboxes get is stored once.
     pub(crate) large_body_bytes: LargeBodyBytes,
@@ -226,16 +231,19 @@ impl FanOut {
                         .await;
                     continue;
                 }
-                Err(Failure::Poison(reason)) => match self.bury(incoming, &reason, tries.count()).await {
-                    Ok(()) => {
-                        if let Some(span) = &mut span {
-                            span.fail("a dead letter");
+                Err(Failure::Poison(reason)) => {
+                    // Boxed, since hardly any event needs it and every one has room for this.
+                    match Box::pin(self.bury(incoming, &reason, tries.count())).await {
+                        Ok(()) => {
+                            if let Some(span) = &mut span {
+                                span.fail("a dead letter");
+                            }
+                            forget_chat(participants, incoming);
+                            return Outcome::Finished;
                         }
-                        forget_chat(participants, incoming);
-                        return Outcome::Finished;
+                        Err(error) => format!("{reason}; and the dead letter was not stored: {error}"),
                     }
-                    Err(error) => format!("{reason}; and the dead letter was not stored: {error}"),
-                },
+                }
             };
             wait_to_try_again(incoming, &tries, &reason, cancelled).await;
         }

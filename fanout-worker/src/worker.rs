@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidings_service::{Condition, Context, Invalidations, LivingWatch, Registration, Switch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,7 +15,7 @@ use crate::clients::Clients;
 use crate::config::FanoutWorkerConfig;
 use crate::deletions::Deletions;
 use crate::direct_answers;
-use crate::fan_out::FanOut;
+use crate::fan_out::{FanOut, LOOK_UPS_MAX};
 use crate::horizon::Horizon;
 use crate::live_lane::LiveLane;
 use crate::overflow_marks::OverflowMarks;
@@ -115,6 +116,7 @@ async fn start(
         ),
         deletions: Deletions::new(context.bus.clone()),
         publishes: PublishPermits::new(config.publishes_max, context.topology),
+        look_ups: Semaphore::new(LOOK_UPS_MAX),
         trials: Trials::new(context, workers.clone(), ended.clone()),
         large_body_bytes: config.large_body_bytes,
         lists: BodyLists::new(context.bus.clone(), room.clone()),

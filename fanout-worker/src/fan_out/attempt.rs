@@ -84,8 +84,8 @@ impl FanOut {
         if self.large_body_bytes.is_reached(entry.len()) && progress.large.is_none() {
             progress.large = Some(Arc::default());
         }
-        let recipients = self.recipients(&event, incoming.sequence, participants);
-        let Some(recipients) = in_time(recipients).await? else {
+        let recipients = self.recipients(&event, incoming.sequence, participants, &progress.cancelled);
+        let Some(recipients) = recipients.await? else {
             // A copy of a change that was fanned out before a later one.
             return Ok("superseded");
         };

@@ -124,7 +124,8 @@ impl FanOut {
                         match stored.unwrap_or_else(|_| Err(Failure::weather("its handler panicked"))) {
                             Ok(()) => continue,
                             Err(Failure::Poison(reason)) => {
-                                match self.bury(incoming, &reason, tries.count()).await {
+                                // Boxed, since hardly any event needs it and every one has room for this.
+                                match Box::pin(self.bury(incoming, &reason, tries.count())).await {
                                     Ok(()) => {
                                         forget_chat(participants, incoming);
                                         return Outcome::Finished;

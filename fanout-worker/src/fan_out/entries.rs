@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::FanOut;
 use super::attempt::{Stored, Target};
 use crate::large_body::LargeBody;
+use crate::publish_permits::PublishPermit;
 use crate::tries::Failure;
 
 /// For one publish ack; an election of a stream takes about as long.
@@ -47,12 +48,13 @@ impl FanOut {
         cancelled: &CancellationToken,
     ) -> Result<(), Failure> {
         let count = targets.len();
-        if !self.store_body(what, inboxes, cancelled).await {
+        // Boxed, since few events are large and every one has room for this.
+        if what.large.is_some() && !Box::pin(self.store_body(what, inboxes, cancelled)).await {
             return Err(Failure::weather("it is to end"));
         }
         let mut publishes: FuturesUnordered<_> = targets
             .into_iter()
-            .map(|target| self.publish(what, target))
+            .map(|target| self.publish(&what, target))
             .collect();
         let (mut failure, mut missing) = (None, 0);
         while let Some((target, result)) = publishes.next().await {
@@ -78,47 +80,52 @@ impl FanOut {
         }
     }
 
-    async fn publish(
+    /// One entry, as soon as there is a permit. In a backlog thousands of chats wait for one with all their entries: what a
+    /// publish needs is made only then, so that as much of it is there as there are permits.
+    pub(super) async fn publish(
         &self,
-        what: ToStore<'_>,
+        what: &ToStore<'_>,
         target: Target,
     ) -> (Target, Result<Option<Accepted>, PublishError>) {
-        let ToStore {
-            sequence,
-            event,
-            entry,
-            trace,
-            large,
-            ..
-        } = what;
-        let (user_id, inbox) = &target;
+        let permit = self.publishes.acquire(self.topology.shard(&target.0)).await;
+        let published = Box::pin(self.publish_with(permit, what, &target)).await;
+        (target, published)
+    }
+
+    async fn publish_with(
+        &self,
+        permit: PublishPermit<'_>,
+        what: &ToStore<'_>,
+        target: &Target,
+    ) -> Result<Option<Accepted>, PublishError> {
+        if !self.standing.is_good() {
+            // It was stopped meanwhile, for any time: another has worked on this, and perhaps on what comes after it.
+            return Err(PublishError::Unknown(ApiError::Disconnected));
+        }
+        let (user_id, inbox) = target;
+        let ToStore { sequence, event, .. } = *what;
         let message_id = match inbox {
             Inbox::Client(client_id) => Entry::message_id(sequence, &client_id.to_string()),
             // Users share a shard's stream, and all of them have a `first`.
             Inbox::First => Entry::message_id(sequence, &format!("{}.{FIRST}", escape_user(user_id))),
         };
         let mut headers = event_headers(event, &message_id);
-        if let Some(trace) = trace {
+        if let Some(trace) = what.trace {
             trace.put(&mut headers);
         }
         let subject = inbox_subject(&self.topology, user_id, *inbox);
-        let shard = self.topology.shard(user_id);
-        let permit = self.publishes.acquire(shard).await;
-        if !self.standing.is_good() {
-            // It was stopped meanwhile, for any time: another has worked on this, and perhaps on what comes after it.
-            return (target, Err(PublishError::Unknown(ApiError::Disconnected)));
-        }
-        let under_way = large.and_then(|large| large.refer(Instant::now()));
+        let under_way = what.large.and_then(|large| large.refer(Instant::now()));
         let payload = match &under_way {
-            Some(under_way) => Reference::new(sequence, event, under_way.body, entry.len()).encode(),
-            None => entry.clone(),
+            Some(under_way) => Reference::new(sequence, event, under_way.body, what.entry.len()).encode(),
+            None => what.entry.clone(),
         };
         let published = self.bus.publish(subject, headers, payload, PUBLISH_TIMEOUT).await;
         if let Some(under_way) = under_way {
-            under_way.done(&target, shard, &published, Instant::now());
+            let shard = self.topology.shard(user_id);
+            under_way.done(target, shard, &published, Instant::now());
         }
         permit.done(&published);
-        let published = match published {
+        match published {
             Ok(accepted) => Ok(Some(accepted)),
             // Done, but only once it is marked.
             Err(PublishError::SubjectFull) => {
@@ -126,7 +133,6 @@ impl FanOut {
                 self.overflow.mark(user_id, *inbox, event).await.map(|()| None)
             }
             Err(error) => Err(error),
-        };
-        (target, published)
+        }
     }
 }

@@ -54,9 +54,9 @@ impl FanOut {
             return Ok(Some(payload.clone()));
         }
         metrics::counter!("tidings_fanout_read_again_total").increment(1);
-        let stored = self
-            .bus
-            .message_now(CHATS, incoming.sequence, PUBLISH_TIMEOUT)
+        let again = self.bus.message_now(CHATS, incoming.sequence, PUBLISH_TIMEOUT);
+        // Boxed, since few events are read again and every one has room for this.
+        let stored = Box::pin(again)
             .await
             .map_err(|error| Failure::Weather(format!("CHATS does not answer: {error}")))?;
         Ok(stored.map(|stored| stored.payload))

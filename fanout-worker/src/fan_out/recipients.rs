@@ -1,13 +1,19 @@
 //! Who gets an event: whose inboxes its entries go to.
 
 use tidings_nats::{Accepted, Event, Inbox};
-use tidings_protocol::{ClientId, UserId};
+use tidings_protocol::{ChatId, ClientId, UserId};
+
+use tokio_util::sync::CancellationToken;
 
 use super::FanOut;
-use super::attempt::{Progress, Stored, Target};
+use super::attempt::{Progress, Stored, Target, in_time};
 use crate::metrics::count_lookups;
 use crate::participants::{Participants, ParticipantsCache, ParticipantsError};
 use crate::tries::Failure;
+
+/// How many chats are looked up at a time. Many more than a worker has connections to Postgres (8, unless set
+/// otherwise), so that none is idle; in a backlog of chats that are not known yet the others wait at little cost.
+pub(crate) const LOOK_UPS_MAX: usize = 64;
 
 /// Who gets an event.
 pub(super) struct Recipients {
@@ -33,6 +39,7 @@ impl FanOut {
         event: &Event,
         sequence: u64,
         participants: &ParticipantsCache,
+        cancelled: &CancellationToken,
     ) -> Result<Option<Recipients>, Failure> {
         let chat_id = event.chat_id();
         let known = participants.get(chat_id);
@@ -62,16 +69,29 @@ impl FanOut {
                     return Ok(Some(known.into()));
                 }
                 count_lookups("participants", 0, 1);
-                let (loaded, is_newest) =
-                    Participants::load(&self.metadata, &self.bus, &self.topology, chat_id, sequence)
-                        .await
-                        .map_err(|error| participants_failure(&error))?;
-                if is_newest {
-                    participants.put(chat_id, loaded.clone());
-                }
-                Ok(Some(loaded.into()))
+                let place = cancelled.run_until_cancelled(self.look_ups.acquire()).await;
+                let Some(_place) = place else {
+                    return Err(Failure::weather("it is to end"));
+                };
+                // Boxed, since few events are here at a time and every one has room for this.
+                let loaded = Box::pin(in_time(self.load_recipients(chat_id, sequence, participants)));
+                Ok(Some(loaded.await?))
             }
         }
+    }
+
+    async fn load_recipients(
+        &self,
+        chat_id: ChatId,
+        sequence: u64,
+        participants: &ParticipantsCache,
+    ) -> Result<Recipients, Failure> {
+        let loaded = Participants::load(&self.metadata, &self.bus, &self.topology, chat_id, sequence);
+        let (loaded, is_newest) = loaded.await.map_err(|error| participants_failure(&error))?;
+        if is_newest {
+            participants.put(chat_id, loaded.clone());
+        }
+        Ok(loaded.into())
     }
 
     /// The inboxes that do not have it yet.
