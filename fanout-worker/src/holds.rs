@@ -1,9 +1,11 @@
 //! Events that were told directly, and to whom: each is held until every one of those has confirmed it, or until it is
 //! stored for who has not (adr/0021). It is in CHATS meanwhile, so a worker that dies loses nothing.
 
+mod admission;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -25,14 +27,6 @@ const TAKER_BYTES: usize = 256;
 /// Of one chat: a fifth of what CHATS takes of it before it says that it is busy (`max_msgs_per_subject`), so that who
 /// confirms late makes nobody else wait to be accepted.
 const EVENTS_OF_CHAT_MAX: usize = 100;
-/// How long an event waits at a time until others have left CHATS. It takes milliseconds, unless streams do not answer.
-const ADMIT_MAX: Duration = Duration::from_secs(1);
-/// How often it is looked besides.
-const ADMIT_INTERVAL: Duration = Duration::from_millis(50);
-/// An event that is finished, and whose deletion nobody has answered for so long, is not waited for any more: it comes
-/// again within seconds, or never.
-const GONE_AFTER: Duration = Duration::from_secs(10);
-
 /// An event that is held.
 #[derive(Debug)]
 pub(crate) struct Hold {
@@ -151,60 +145,6 @@ impl Holds {
             held.hold.event.chat_id() != chat_id
                 || (!open.refused && open.taker.connection == connection && open.taker.grant == grant)
         })
-    }
-
-    /// Waits until an event of a chat may go to these clients. A client that was not there when an event was worked on
-    /// that is held would get that one after this one, should it be worked on again: then it must have left CHATS
-    /// before. False if that takes long.
-    pub(crate) async fn admit(&self, chat_id: ChatId, sequence: u64, clients: &HashSet<ClientId>) -> bool {
-        let admitted = async {
-            loop {
-                let gone = self.gone.notified();
-                if self.is_admitted(chat_id, sequence, clients) {
-                    return;
-                }
-                // Bounded, since what is not waited for any more tells nobody.
-                let _ = tokio::time::timeout(ADMIT_INTERVAL, gone).await;
-            }
-        };
-        tokio::time::timeout(ADMIT_MAX, admitted).await.is_ok()
-    }
-
-    fn is_admitted(&self, chat_id: ChatId, sequence: u64, clients: &HashSet<ClientId>) -> bool {
-        let mut state = self.state.lock();
-        let State {
-            chats,
-            events,
-            finished: of,
-            ..
-        } = &mut *state;
-        let Some(chat) = chats.get_mut(&chat_id) else {
-            return true;
-        };
-        if clients.is_subset(&chat.known) {
-            return true;
-        }
-        let now = Instant::now();
-        chat.events.retain(|sequence, finished| {
-            let waits = finished.is_none_or(|at| now < at + GONE_AFTER);
-            if !waits {
-                of.remove(sequence);
-            }
-            waits
-        });
-        if chat.events.is_empty() {
-            chats.remove(&chat_id);
-            return true;
-        }
-        // It does not wait for itself, where it was told to some before.
-        let mut admitted = true;
-        for (sequence, _) in chat.events.range(..sequence) {
-            admitted = false;
-            if let Some(held) = events.get_mut(sequence) {
-                held.refuse_all();
-            }
-        }
-        admitted
     }
 
     /// Begins to hold an event, of which these clients have heard in whatever way; false if there is no room.
@@ -432,15 +372,15 @@ mod tests {
 
     use super::*;
 
-    fn client(number: u128) -> ClientId {
+    pub(super) fn client(number: u128) -> ClientId {
         ClientId(Uuid::from_u128(number))
     }
 
-    fn chat(number: u128) -> ChatId {
+    pub(super) fn chat(number: u128) -> ChatId {
         ChatId(Uuid::from_u128(number))
     }
 
-    fn taker(number: u128, connection: u64, grant: u32) -> Taker {
+    pub(super) fn taker(number: u128, connection: u64, grant: u32) -> Taker {
         Taker {
             client_id: client(number),
             user_id: UserId::new("alice").expect("a user id"),
@@ -472,12 +412,12 @@ mod tests {
         })
     }
 
-    fn held(holds: &Holds, sequence: u64, of: u128, takers: Vec<Taker>) -> bool {
+    pub(super) fn held(holds: &Holds, sequence: u64, of: u128, takers: Vec<Taker>) -> bool {
         let known = takers.iter().map(|taker| taker.client_id).collect();
         holds.hold(&event(sequence, of), takers, &known)
     }
 
-    fn to_store(holds: &Holds, sequence: u64) -> Vec<ClientId> {
+    pub(super) fn to_store(holds: &Holds, sequence: u64) -> Vec<ClientId> {
         let Due::Store(clients) = holds.due(sequence) else {
             panic!("something is to be stored");
         };
@@ -555,35 +495,6 @@ mod tests {
         assert_eq!(open(6, 1), [6]);
         assert_eq!(open(7, 2), [5, 6, 7]);
         assert_eq!(open(4, 2), [0; 0]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_was_not_there_waits_until_what_is_held_has_left_chats() {
-        let holds = Arc::new(Holds::default());
-        held(&holds, 5, 1, vec![taker(1, 10, 1), taker(2, 20, 1)]);
-        held(&holds, 6, 1, vec![taker(1, 10, 1)]);
-        assert!(holds.admit(chat(1), 9, &[client(1)].into()).await);
-        assert_eq!(holds.due(5), Due::Wait);
-        assert!(
-            !holds.admit(chat(1), 9, &[client(2)].into()).await,
-            "6 was not for it"
-        );
-        assert_eq!(
-            to_store(&holds, 5),
-            [client(1), client(2)],
-            "nobody is waited for"
-        );
-        assert!(holds.admit(chat(2), 9, &[client(2)].into()).await);
-        holds.release(6, false);
-        holds.release(5, true);
-        assert!(!holds.admit(chat(1), 9, &[client(2)].into()).await);
-        let (gone, holds_too) = (holds.clone(), holds.clone());
-        let newcomer = [client(2)].into();
-        let (admitted, ()) = tokio::join!(holds_too.admit(chat(1), 9, &newcomer), async {
-            tokio::task::yield_now().await;
-            gone.gone(5);
-        });
-        assert!(admitted);
     }
 
     #[test]

@@ -1,0 +1,104 @@
+//! Admission: an event for somebody who is new waits until what was told before has left CHATS.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use tidings_protocol::{ChatId, ClientId};
+
+use super::{Holds, State};
+
+/// How long an event waits at a time until others have left CHATS. It takes milliseconds, unless streams do not answer.
+const ADMIT_MAX: Duration = Duration::from_secs(1);
+/// How often it is looked besides.
+const ADMIT_INTERVAL: Duration = Duration::from_millis(50);
+/// An event that is finished, and whose deletion nobody has answered for so long, is not waited for any more: it comes
+/// again within seconds, or never.
+const GONE_AFTER: Duration = Duration::from_secs(10);
+
+impl Holds {
+    /// Waits until an event of a chat may go to these clients. A client that was not there when an event was worked on
+    /// that is held would get that one after this one, should it be worked on again: then it must have left CHATS
+    /// before. False if that takes long.
+    pub(crate) async fn admit(&self, chat_id: ChatId, sequence: u64, clients: &HashSet<ClientId>) -> bool {
+        let admitted = async {
+            loop {
+                let gone = self.gone.notified();
+                if self.is_admitted(chat_id, sequence, clients) {
+                    return;
+                }
+                // Bounded, since what is not waited for any more tells nobody.
+                let _ = tokio::time::timeout(ADMIT_INTERVAL, gone).await;
+            }
+        };
+        tokio::time::timeout(ADMIT_MAX, admitted).await.is_ok()
+    }
+
+    fn is_admitted(&self, chat_id: ChatId, sequence: u64, clients: &HashSet<ClientId>) -> bool {
+        let mut state = self.state.lock();
+        let State {
+            chats,
+            events,
+            finished: of,
+            ..
+        } = &mut *state;
+        let Some(chat) = chats.get_mut(&chat_id) else {
+            return true;
+        };
+        if clients.is_subset(&chat.known) {
+            return true;
+        }
+        let now = Instant::now();
+        chat.events.retain(|sequence, finished| {
+            let waits = finished.is_none_or(|at| now < at + GONE_AFTER);
+            if !waits {
+                of.remove(sequence);
+            }
+            waits
+        });
+        if chat.events.is_empty() {
+            chats.remove(&chat_id);
+            return true;
+        }
+        // It does not wait for itself, where it was told to some before.
+        let mut admitted = true;
+        for (sequence, _) in chat.events.range(..sequence) {
+            admitted = false;
+            if let Some(held) = events.get_mut(sequence) {
+                held.refuse_all();
+            }
+        }
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Due;
+    use super::super::tests::{chat, client, held, taker, to_store};
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_not_there_waits_until_what_is_held_has_left_chats() {
+        let holds = Holds::default();
+        let admit = async |of, number| holds.admit(chat(of), 9, &[client(number)].into()).await;
+        held(&holds, 5, 1, vec![taker(1, 10, 1), taker(2, 20, 1)]);
+        held(&holds, 6, 1, vec![taker(1, 10, 1)]);
+        assert!(admit(1, 1).await);
+        assert_eq!(holds.due(5), Due::Wait);
+        assert!(!admit(1, 2).await, "6 was not for it");
+        assert_eq!(
+            to_store(&holds, 5),
+            [client(1), client(2)],
+            "nobody is waited for"
+        );
+        assert!(admit(2, 2).await);
+        holds.release(6, false);
+        holds.release(5, true);
+        assert!(!admit(1, 2).await);
+        let (admitted, ()) = tokio::join!(admit(1, 2), async {
+            tokio::task::yield_now().await;
+            holds.gone(5);
+        });
+        assert!(admitted);
+    }
+}
