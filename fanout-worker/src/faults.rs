@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tidings_nats::Event;
 
+use crate::rounds::Bounds;
+
 /// What befalls whom. Of an unknown kind: nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
@@ -44,6 +46,18 @@ impl Faults {
             "block" => std::thread::sleep(Duration::from_millis(300)),
             _ => {}
         }
+    }
+
+    /// With `long-rounds`, rounds of deletions that nothing ends by itself: whoever needs them to end must see to it.
+    pub(crate) fn round(&self, usual: Bounds) -> Bounds {
+        if self.kind == "long-rounds" {
+            return Bounds {
+                length: Duration::from_hours(24),
+                most: 10_000,
+                most_of_chat: 10_000,
+            };
+        }
+        usual
     }
 
     /// Stays here for ever with any large event, at `stall-after-body` or `stall-before-list`, so that whoever kills the worker does

@@ -29,6 +29,7 @@ mod partition_task;
 mod partition_trials;
 mod payloads;
 mod publish_permits;
+mod rounds;
 mod sessions;
 mod shares;
 mod standing;

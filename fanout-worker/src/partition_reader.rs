@@ -159,6 +159,11 @@ impl<D> PartitionReader<D> {
         self.pin.is_some()
     }
 
+    /// Whether the partition is to be given away, once its events are finished and deleted.
+    pub(crate) const fn is_draining(&self) -> bool {
+        matches!(self.phase, Phase::Draining { .. })
+    }
+
     /// The pin of this worker, which is another one each time that it gets the partition.
     pub(crate) fn pin(&self) -> Option<&str> {
         self.pin.as_deref()

@@ -25,6 +25,7 @@ use crate::participants::ParticipantsCache;
 use crate::partition_reader::{Action, Delivery, Event, PartitionReader};
 use crate::partition_trials::Suspects;
 use crate::payloads::Payloads;
+use crate::rounds::{Hurry, Whose};
 
 /// For a reset or an unpin: an election of the consumer takes about as long.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,6 +79,8 @@ pub(crate) struct PartitionTask {
     resets: u64,
     survey: Arc<Mutex<Option<Survey>>>,
     payloads: Arc<Payloads>,
+    /// While the partition is given away: another worker waits for its deletions.
+    hurry: Option<Hurry>,
 }
 
 /// What was suspect when this worker was pinned.
@@ -117,6 +120,7 @@ impl PartitionTask {
             resets: 0,
             survey: Arc::default(),
             payloads: Arc::default(),
+            hurry: None,
         };
         (task, handle)
     }
@@ -152,6 +156,11 @@ impl PartitionTask {
             ended |= matches!(action, Action::End);
             self.act(action).await;
         }
+        if !self.reader.is_draining() {
+            self.hurry = None;
+        } else if self.hurry.is_none() {
+            self.hurry = Some(self.fan_out.deletions.rounds.hurry(Whose::All));
+        }
         self.handle.pinned.store(self.reader.pinned(), Ordering::Relaxed);
         metrics::counter!("tidings_fanout_resets_total").increment(self.reader.resets() - self.resets);
         self.resets = self.reader.resets();
@@ -163,6 +172,10 @@ impl PartitionTask {
         let now = *self.connection.borrow_and_update();
         let before = self.seen.replace(now);
         let again = before.is_none_or(|before| now.connects > before.connects || !before.connected);
+        if again || !now.connected {
+            // What waits to be deleted is not, and must be known not to be before it comes again.
+            self.fan_out.deletions.rounds.end();
+        }
         match (now.connected, again) {
             (false, _) => vec![Event::Disconnected],
             (true, true) => {
@@ -296,7 +309,7 @@ impl PartitionTask {
                     cancel.cancel();
                 }
             }
-            Action::Delete { sequence } => self.delete(sequence),
+            Action::Delete { sequence, chat } => self.delete(sequence, &chat),
             Action::Progress { reply } => self.say_progress(reply).await,
             Action::Forget { chat } => {
                 if let Ok(chat_id) = chat.parse::<ChatId>() {
@@ -417,10 +430,17 @@ impl PartitionTask {
     }
 
     /// Where it fails the event comes again, and is known.
-    fn delete(&self, sequence: u64) {
+    fn delete(&self, sequence: u64, chat: &ChatKey) {
         let (fan_out, handle) = (self.fan_out.clone(), self.handle.clone());
+        let (connection, seen) = (self.connection.clone(), self.seen);
+        let chat_id = chat.parse().ok();
         self.tasks.spawn(async move {
-            match fan_out.deletions.delete(sequence).await {
+            // On another connection the stream may have come back without its end, and have another event in this place.
+            let may_still = || {
+                let now = connection.borrow();
+                now.connected && seen.is_some_and(|seen| seen.connects == now.connects)
+            };
+            match fan_out.deletions.delete(sequence, chat_id, may_still).await {
                 Ok(()) => fan_out.live.holds.gone(sequence),
                 Err(error) => {
                     tracing::debug!(stream.sequence = sequence, %error, "a finished event was not deleted");

@@ -13,7 +13,7 @@ use crate::body_lists::BodyLists;
 use crate::body_room::BodyRoom;
 use crate::clients::Clients;
 use crate::config::FanoutWorkerConfig;
-use crate::deletions::Deletions;
+use crate::deletions::{Deletions, ROUND};
 use crate::direct_answers;
 use crate::fan_out::{FanOut, LOOK_UPS_MAX};
 use crate::horizon::Horizon;
@@ -95,6 +95,9 @@ async fn start(
     if config.large_body_bytes.is_on() {
         room.look().await;
     }
+    let round = ROUND;
+    #[cfg(debug_assertions)]
+    let round = config.fault.as_ref().map_or(round, |fault| fault.round(round));
     let fan_out = Arc::new(FanOut {
         bus: context.bus.clone(),
         topology: context.topology,
@@ -114,7 +117,7 @@ async fn start(
             sessions.clone(),
             invalidations.subscribe(),
         ),
-        deletions: Deletions::new(context.bus.clone()),
+        deletions: Deletions::new(context.bus.clone(), round),
         publishes: PublishPermits::new(config.publishes_max, context.topology),
         look_ups: Semaphore::new(LOOK_UPS_MAX),
         trials: Trials::new(context, workers.clone(), ended.clone()),

@@ -37,10 +37,11 @@ impl FanOut {
         progress: &mut Progress,
     ) -> Result<Vec<Target>, Failure> {
         let known = known_to(event, &targets);
+        let rounds = &self.deletions.rounds;
         if !self
             .live
             .holds
-            .admit(event.chat_id(), incoming.sequence, &known)
+            .admit(rounds, event.chat_id(), incoming.sequence, &known)
             .await
         {
             return Err(Failure::weather(

@@ -1,11 +1,11 @@
 //! Direct delivery: who has granted it is told before anything is stored, and only what is not confirmed is stored.
 
 use tidings_nats::{
-    BODIES, BODY_ENTRIES, BodyEntries, DirectAnswer, DirectAnswers, Inbox, InboxEntry, direct_subject,
+    BODIES, BODY_ENTRIES, BodyEntries, CHATS, DirectAnswer, DirectAnswers, Inbox, InboxEntry, direct_subject,
 };
 use tidings_protocol::{ChatId, Operation};
 
-use crate::support::{Gateway, Person, System, TIMEOUT, Worker, texts};
+use crate::support::{Gateway, LONG_ROUNDS, Person, System, TIMEOUT, Worker, texts};
 
 /// A chat of alice and bob, where bob is connected to `g1` and has granted direct delivery.
 struct Granted {
@@ -224,6 +224,55 @@ async fn a_worker_that_stops_leaves_nothing_behind() {
         "nobody has to do it again"
     );
     assert_eq!(granted.stored().await, ["before the end"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_new_waits_for_no_round_of_deletions() {
+    let (mut granted, worker) = Granted::without_grant(LONG_ROUNDS).await;
+    granted.answer(vec![granted.granted(GRANT)]).await;
+    let mut events = 1;
+    let confirmed = loop {
+        events += 1;
+        let event = granted.say("is it granted?").await;
+        let told = granted.gateway.is_direct(event).await;
+        granted.confirm(event).await;
+        if told {
+            break event;
+        }
+    };
+    // The other way for an event to be finished, which is seen.
+    events += 1;
+    let refused = granted.say("refused").await;
+    let mut finished = vec![confirmed];
+    // A machine that stands still for a second has it stored at once.
+    if granted.gateway.is_direct(refused).await {
+        let (event, client_id) = (refused, granted.bob.client_id);
+        granted
+            .answer(vec![DirectAnswer::Refused { event, client_id }])
+            .await;
+        assert!(!granted.gateway.is_direct(refused).await, "it is stored");
+        finished.push(refused);
+    }
+    assert_eq!(
+        granted.system.stored(CHATS).await,
+        events,
+        "all wait for a round to end"
+    );
+    let carol = granted.system.register("carol").await;
+    let alice = granted.alice.user_id.clone();
+    granted
+        .system
+        .modify(granted.chat_id, &alice, Operation::Add, &carol.user_id)
+        .await;
+    granted.system.wait_for_entries(&carol, 1).await;
+    for event in finished {
+        let stored = granted.system.context.bus.message_at(CHATS, event, TIMEOUT).await;
+        assert!(
+            stored.expect("CHATS answers").is_none(),
+            "{event} might come behind"
+        );
+    }
+    worker.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

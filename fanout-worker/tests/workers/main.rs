@@ -7,6 +7,7 @@ mod large_bodies;
 mod long_weather;
 mod overflow;
 mod poison;
+mod rounds;
 mod support;
 mod two_workers;
 mod weather;

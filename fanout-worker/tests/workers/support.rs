@@ -26,6 +26,8 @@ use uuid::Uuid;
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// For one request.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
+/// Of a worker: rounds of deletions that end for whoever waits for them, and by no time or number.
+pub(crate) const LONG_ROUNDS: &[&str] = &["--fault", "long-rounds:"];
 
 /// The servers of one test, and a connection of its own.
 pub(crate) struct System {
