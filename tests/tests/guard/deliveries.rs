@@ -15,10 +15,10 @@ const MESSAGES: usize = 400;
 /// After so many, everybody is told directly, and what is made once was made.
 const WARM_MESSAGES: usize = 80;
 const MESSAGE_BYTES: usize = 200;
-/// Of all messages the cheapest tenth is passed over, and the next one counts. What goes on beside the messages, beacons and
-/// heartbeats, falls on few of them and only adds; and so does a machine on which what goes together goes one by one. Of a
-/// cost of each delivery no message is without.
-const RANK: usize = MESSAGES / 10;
+/// Of all messages the cheapest hundredth is passed over, and the next one counts. What goes on beside the messages, beacons,
+/// pulls and heartbeats, only adds, and most messages have something of it: each is over when a round of deletions is
+/// (adr/0019). So does a machine on which what goes together goes one by one. Of a cost of each delivery no message is without.
+const RANK: usize = MESSAGES / 100;
 /// If that is too much it is counted again, so often at most: a slow machine has little time between two beacons.
 const ROUNDS: usize = 3;
 /// Those that are counted, and how often, and how many bytes, they may allocate.
@@ -68,7 +68,7 @@ fn judge(costs: &mut [[Vec<u64>; 2]; 2]) -> Vec<String> {
             costs.sort_unstable();
             let told = [0, RANK, MESSAGES / 2, MESSAGES * 9 / 10].map(|rank| costs[rank]);
             eprintln!(
-                "{name} allocates for a message, {what}: {told:?} (the least, and of a tenth, a half and nine tenths the most)"
+                "{name} allocates for a message, {what}: {told:?} (the least, and of a hundredth, a half and nine tenths the most)"
             );
             if costs[RANK] > *most {
                 too_much.push(format!(
