@@ -13,12 +13,11 @@ so that a machine that gets slower changes all of them. What was measured stands
 
 import argparse
 import json
-import signal
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+import system
 
 HERE = Path(__file__).parent
 FOUND = HERE / "growth.json"
@@ -71,21 +70,16 @@ def shape_of(axis, value):
 def bench(args, shape, scenario):
     """One run of the load generator; its JSON."""
     others = shape["members"] - 1
-    result = args.dir.with_suffix(".json")
-    command = [
-        args.tidings, "bench", scenario, "--dir", args.dir, "--json", result,
-        "--clients", shape["clients"], "--members", shape["members"],
+    options = [
+        scenario, "--dir", args.dir, "--clients", shape["clients"], "--members", shape["members"],
         "--chats", shape["clients"] * SEATS_PER_CLIENT // shape["members"],
         "--seconds", args.seconds, "--warmup", max(3, shape["clients"] * WARMUP_S_PER_CLIENT), "--patience", "60",
     ]
     if scenario == "rate":
-        command += ["--rate", DELIVERIES_S // others]
+        options += ["--rate", DELIVERIES_S // others]
     else:
-        command += ["--in-flight", max(16, DELIVERIES_UNDER_WAY // others)]
-    done = subprocess.run([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))}\n{done.stderr}")
-    return json.loads(result.read_text())
+        options += ["--in-flight", max(16, DELIVERIES_UNDER_WAY // others)]
+    return system.bench(args, *options)
 
 
 def figures(result):
@@ -111,24 +105,12 @@ def figures(result):
 
 def one_system(args, shape):
     """Starts a system, measures it, stops it."""
-    command = [
-        str(args.tidings), "up", "--dir", str(args.dir), "--rate-limits", "off", "--inbox-durables", "off",
-        "--gateways", str(shape["gateways"]), "--fanout-workers", str(shape["workers"]),
-    ]
-    system = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        if not system.stdout.readline().startswith("ready"):
-            sys.exit("tidings up did not become ready")
+    services = ("--gateways", str(shape["gateways"]), "--fanout-workers", str(shape["workers"]))
+    with system.running(args, "--inbox-durables", "off", *services):
         return {scenario: figures(bench(args, shape, scenario)) for scenario in ("rate", "max")}
-    finally:
-        system.send_signal(signal.SIGINT)
-        system.wait()
-        subprocess.run(["rm", "-rf", str(args.dir)], check=True)
 
 
 def measure(args):
-    if args.dir.exists():
-        sys.exit(f"{args.dir} is there already")
     rows = [{"shape": shape, "rounds": []} for shape in shapes([args.axis] if args.axis else AXES)]
     for number in range(args.rounds):
         for row in rows:
@@ -208,8 +190,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("measure")
-    command.add_argument("--dir", type=Path, required=True, help="of the systems; it must not exist")
-    command.add_argument("--tidings", type=Path, default=HERE.parent.parent / "target/release/tidings")
+    system.add_arguments(command)
     command.add_argument("--axis", choices=AXES, help="only the systems of this one")
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--seconds", type=int, default=5)
