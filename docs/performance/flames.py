@@ -58,7 +58,7 @@ def record(args, name, pid):
     """What a process does for some seconds, as stacks with counts."""
     data = args.dir.with_suffix(f".{name}.perf")
     graph = FRAMES.get(name, "dwarf,8192")
-    command = ["perf", "record", "-q", "-F", str(SAMPLES_S), "--call-graph", graph, "-o", str(data), "-p", str(pid), "--", "sleep", str(RECORD_S)]
+    command = ["perf", "record", "-q", "-e", "cpu-clock", "-F", str(SAMPLES_S), "--call-graph", graph, "-o", str(data), "-p", str(pid), "--", "sleep", str(RECORD_S)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     script = subprocess.run(["perf", "script", "-i", str(data), "--no-inline"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     folded = subprocess.run(["inferno-collapse-perf", "--kernel"], input=script.stdout, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -105,12 +105,17 @@ def main():
             seconds = BEGIN_S + (RECORD_S + 2) * len(PROCESSES)
             command = [str(args.tidings), "bench", scenario, "--dir", str(args.dir), "--seconds", str(seconds)]
             load = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(BEGIN_S)
-            for name in PROCESSES:
-                folded = record(args, name, pids[name])
-                draw(scenario, name, folded)
-                print(f"{scenario}, {name}: {places(name, folded)}", flush=True)
-            load.wait()
+            try:
+                time.sleep(BEGIN_S)
+                for name in PROCESSES:
+                    folded = record(args, name, pids[name])
+                    if load.poll() is not None:
+                        sys.exit("the load ended too early")
+                    draw(scenario, name, folded)
+                    print(f"{scenario}, {name}: {places(name, folded)}", flush=True)
+            finally:
+                load.terminate()
+                load.wait()
 
 
 if __name__ == "__main__":

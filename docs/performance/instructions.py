@@ -51,6 +51,7 @@ def again_under_callgrind(args, process, counts):
     deadline = time.monotonic() + START_S
     while not serves(process["admin"]):
         if time.monotonic() > deadline or started.poll() is not None:
+            started.kill()
             raise SystemExit(f"{process['name']} does not run under valgrind: see {log.name}")
         time.sleep(0.5)
     return started

@@ -55,15 +55,20 @@ impl Deletions {
         }
     }
 
-    /// Deletes an event of a chat together with others that are finished at about that time, once there is room for the
-    /// request, if it may still be done then. One that is gone already is deleted.
+    /// Deletes an event, once there is room for the request, if it may still be done then; together with others that are
+    /// finished at about that time, if it is known which chat waits for it, where somebody is new there. One that is gone
+    /// already is deleted.
     pub(crate) async fn delete(
         &self,
         sequence: u64,
         chat_id: Option<ChatId>,
-        may_still: impl FnOnce() -> bool,
+        may_still: impl Fn() -> bool,
     ) -> Result<(), DeletionError> {
-        self.rounds.next(chat_id).await;
+        if let Some(chat_id) = chat_id
+            && may_still()
+        {
+            self.rounds.next(chat_id).await;
+        }
         let _permit = self.permits.acquire().await.expect("it is never closed");
         let result = if may_still() {
             let deleted = self.bus.delete_message(CHATS, sequence, TIMEOUT).await;

@@ -126,13 +126,12 @@ impl FanOut {
         let (held, is_held) = oneshot::channel();
         let mut progress = Progress {
             held: (told.is_some() && self.direct_delivery).then_some(held),
+            on_trial: told.is_none(),
             cancelled: cancelled.clone(),
             ..Progress::default()
         };
         let store = async move {
-            let outcome = self
-                .store(incoming, participants, &mut progress, told.is_none(), cancelled)
-                .await;
+            let outcome = self.store(incoming, participants, &mut progress, cancelled).await;
             if let Some(told) = told
                 && outcome == Outcome::Finished
                 && !progress.told.is_empty()
@@ -173,7 +172,6 @@ impl FanOut {
         incoming: &Incoming,
         participants: &ParticipantsCache,
         progress: &mut Progress,
-        on_trial: bool,
         cancelled: &CancellationToken,
     ) -> Outcome {
         let started = Instant::now();
@@ -182,7 +180,7 @@ impl FanOut {
         let mut tries = Tries::default();
         let mut waits = Waits::default();
         while !cancelled.is_cancelled() {
-            let running = if on_trial {
+            let running = if progress.on_trial {
                 None
             } else {
                 Some(self.trials.running().await)

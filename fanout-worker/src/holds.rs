@@ -226,6 +226,11 @@ impl Holds {
         metrics::gauge!("tidings_fanout_direct_held").set(state.events.len() as f64);
     }
 
+    /// Of which chat an event is that was held, is finished, and has not left CHATS.
+    pub(crate) fn finished(&self, sequence: u64) -> Option<ChatId> {
+        self.state.lock().finished.get(&sequence).copied()
+    }
+
     /// It has left CHATS: nobody works on it again.
     pub(crate) fn gone(&self, sequence: u64) {
         let mut state = self.state.lock();

@@ -300,7 +300,11 @@ impl PartitionTask {
             }
             Action::Reset { generation } => self.reset(generation),
             Action::Look => self.look(),
-            Action::Unpin => self.unpin(),
+            Action::Unpin => {
+                // Whoever follows does again what is still there.
+                self.fan_out.deletions.rounds.end();
+                self.unpin();
+            }
             Action::Start {
                 sequence, content, ..
             } => self.start(sequence, content),
@@ -309,7 +313,7 @@ impl PartitionTask {
                     cancel.cancel();
                 }
             }
-            Action::Delete { sequence, chat } => self.delete(sequence, &chat),
+            Action::Delete { sequence } => self.delete(sequence),
             Action::Progress { reply } => self.say_progress(reply).await,
             Action::Forget { chat } => {
                 if let Ok(chat_id) = chat.parse::<ChatId>() {
@@ -430,10 +434,11 @@ impl PartitionTask {
     }
 
     /// Where it fails the event comes again, and is known.
-    fn delete(&self, sequence: u64, chat: &ChatKey) {
+    fn delete(&self, sequence: u64) {
         let (fan_out, handle) = (self.fan_out.clone(), self.handle.clone());
         let (connection, seen) = (self.connection.clone(), self.seen);
-        let chat_id = chat.parse().ok();
+        // What nobody was told directly nobody waits for, and a round would only be more to do again.
+        let chat_id = fan_out.live.holds.finished(sequence);
         self.tasks.spawn(async move {
             // On another connection the stream may have come back without its end, and have another event in this place.
             let may_still = || {

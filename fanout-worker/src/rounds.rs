@@ -35,7 +35,7 @@ struct State {
     /// The round that one can still come to, unless its time is over.
     open: Option<Round>,
     /// The chat of each who waits in it: [`Bounds::most`] places, which are used again.
-    chats: Vec<Option<ChatId>>,
+    chats: Vec<ChatId>,
     /// Who is in a hurry, and how many times: one entry for each event that waits to be admitted or partition that is
     /// given away, of which there are as many as a worker has in hand.
     hurries: HashMap<Whose, usize>,
@@ -75,8 +75,8 @@ impl Rounds {
         })
     }
 
-    /// Waits for the end of the round: its length at most. None is what has no chat that anybody could wait for.
-    pub(crate) async fn next(&self, chat_id: Option<ChatId>) {
+    /// Waits for the end of the round: its length at most.
+    pub(crate) async fn next(&self, chat_id: ChatId) {
         if let Some(Round { ends, over }) = self.come(chat_id) {
             // Whether it was ended or its time was over is all the same.
             let _ = timeout_at(ends, over.cancelled()).await;
@@ -89,7 +89,7 @@ impl Rounds {
         *state.hurries.entry(whose).or_default() += 1;
         let is_meant = match whose {
             Whose::All => true,
-            Whose::Chat(chat_id) => state.chats.contains(&Some(chat_id)),
+            Whose::Chat(chat_id) => state.chats.contains(&chat_id),
         };
         if is_meant {
             state.end();
@@ -106,7 +106,7 @@ impl Rounds {
     }
 
     /// The round to wait for; None if it is over with whoever has come.
-    fn come(&self, chat_id: Option<ChatId>) -> Option<Round> {
+    fn come(&self, chat_id: ChatId) -> Option<Round> {
         let now = Instant::now();
         let mut state = self.state.lock();
         if state.open.as_ref().is_some_and(|round| now >= round.ends) {
@@ -116,7 +116,7 @@ impl Rounds {
         if state.chats.len() + 1 >= self.bounds.most
             || of_chat + 1 >= self.bounds.most_of_chat
             || state.hurries.contains_key(&Whose::All)
-            || chat_id.is_some_and(|chat_id| state.hurries.contains_key(&Whose::Chat(chat_id)))
+            || state.hurries.contains_key(&Whose::Chat(chat_id))
         {
             state.end();
             return None;

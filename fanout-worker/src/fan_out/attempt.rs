@@ -48,6 +48,8 @@ pub(super) struct Progress {
     pub(super) held: Option<oneshot::Sender<Arc<Hold>>>,
     /// Who was told before it was stored.
     pub(super) told: HashSet<ClientId>,
+    /// It may be what kills workers, and is tried for a while: it queues for nothing meanwhile. There are few.
+    pub(super) on_trial: bool,
     /// The work on it is to end. Events before it may have ended already, and nothing may take their place.
     pub(super) cancelled: CancellationToken,
 }
@@ -84,7 +86,7 @@ impl FanOut {
         if self.large_body_bytes.is_reached(entry.len()) && progress.large.is_none() {
             progress.large = Some(Arc::default());
         }
-        let recipients = self.recipients(&event, incoming.sequence, participants, &progress.cancelled);
+        let recipients = self.recipients(&event, incoming.sequence, participants, progress);
         let Some(recipients) = recipients.await? else {
             // A copy of a change that was fanned out before a later one.
             return Ok("superseded");

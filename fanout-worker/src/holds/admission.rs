@@ -132,7 +132,7 @@ mod tests {
         }
         holds.release(4, true);
         let delete = async |sequence| {
-            rounds.next(Some(chat(1))).await;
+            rounds.next(chat(1)).await;
             holds.gone(sequence);
         };
         let began = tokio::time::Instant::now();

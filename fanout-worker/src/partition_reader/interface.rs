@@ -108,7 +108,7 @@ pub(crate) enum Action<D> {
     /// End the work on an event at the next opportunity.
     Cancel { sequence: u64 },
     /// Delete a finished event from the stream, and tell. Nothing else removes one.
-    Delete { sequence: u64, chat: ChatKey },
+    Delete { sequence: u64 },
     /// Say that it is being worked on.
     Progress { reply: String },
     /// Forget what is remembered of a chat: an event of it was finished elsewhere.

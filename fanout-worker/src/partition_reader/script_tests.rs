@@ -113,7 +113,7 @@ fn short(action: Action<()>) -> String {
         Action::Unpin => "unpin".to_owned(),
         Action::Start { sequence, .. } => format!("start {sequence}"),
         Action::Cancel { sequence } => format!("cancel {sequence}"),
-        Action::Delete { sequence, .. } => format!("delete {sequence}"),
+        Action::Delete { sequence } => format!("delete {sequence}"),
         Action::Progress { reply } => format!("progress {reply}"),
         Action::Forget { chat } => format!("forget {chat}"),
         Action::End => "end".to_owned(),

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use tidings_nats::DeliveryInfo;
 
 use super::{Action, Delivery, PartitionReader, Running, Waiting};
-use crate::chat_queue::ChatKey;
 
 /// An event that waits or runs is said to be in progress at a third of the consumer's `ack_wait` of 6 s.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
@@ -32,9 +31,8 @@ impl<D> PartitionReader<D> {
                 reply: delivery.reply,
             });
         } else if self.finished.contains(sequence, info.stored_at) {
-            let chat = delivery.chat;
-            self.actions.push(Action::Forget { chat: chat.clone() });
-            self.delete(sequence, chat);
+            self.actions.push(Action::Forget { chat: delivery.chat });
+            self.delete(sequence);
         } else if known {
             // In this generation everything below was to be waiting, running or finished: the consumer has gone astray.
             self.fresh_start(now);
@@ -105,7 +103,7 @@ impl<D> PartitionReader<D> {
         // A stream that was away may have come back without its end, and have another event in this place. If it is
         // this one it comes again.
         if running.connection == self.connection {
-            self.delete(sequence, running.chat.clone());
+            self.delete(sequence);
         }
         if running.blocks {
             self.queue.done(&running.chat);
@@ -113,9 +111,9 @@ impl<D> PartitionReader<D> {
     }
 
     /// Asks once at a time. Where that fails the event comes again, at the latest after the consumer's `ack_wait`.
-    fn delete(&mut self, sequence: u64, chat: ChatKey) {
+    fn delete(&mut self, sequence: u64) {
         if self.deleting.insert(sequence) {
-            self.actions.push(Action::Delete { sequence, chat });
+            self.actions.push(Action::Delete { sequence });
         }
     }
 

@@ -196,7 +196,7 @@ impl World {
                 running.expect("what is cancelled runs").cancelled = true;
                 return;
             }
-            Action::Delete { sequence, .. } => {
+            Action::Delete { sequence } => {
                 self.ask(worker, Asked::Delete(sequence));
                 Sent::Delete(sequence)
             }

@@ -24,7 +24,7 @@ fn chat(number: u128) -> ChatId {
 #[derive(Copy, Clone, Debug)]
 enum Step {
     /// Comes, with something of a chat.
-    Come(Option<ChatId>),
+    Come(ChatId),
     /// Is in a hurry until so much later, in milliseconds.
     Hurry(Whose, u64),
 }
@@ -65,18 +65,18 @@ async fn run(schedule: &[(u64, Step)]) -> Vec<u64> {
 
 /// The same, by looking at all of the schedule for each moment. Times are in order and differ.
 fn expected(schedule: &[(u64, Step)]) -> Vec<u64> {
-    let in_hurry = |now: u64, chat_id: Option<ChatId>| {
+    let in_hurry = |now: u64, chat_id: ChatId| {
         schedule.iter().any(|(since, step)| match step {
             InHurry(whose, length) => {
                 (*since..since + length).contains(&now)
-                    && (*whose == Whose::All || chat_id.is_some_and(|chat_id| *whose == Whose::Chat(chat_id)))
+                    && ([Whose::All, Whose::Chat(chat_id)].contains(whose))
             }
             Come(_) => false,
         })
     };
     let mut went = Vec::new();
     // Who waits, and since when the first of them does.
-    let mut waiting: Vec<Option<ChatId>> = Vec::new();
+    let mut waiting: Vec<ChatId> = Vec::new();
     let mut since = 0;
     let last = schedule.last().map_or(0, |(time, _)| *time);
     for now in 0..=last + BOUNDS.length.as_millis() as u64 {
@@ -113,7 +113,7 @@ async fn check(schedule: &[(u64, Step)], went: &[u64]) {
 
 /// Comes at these times, each of a chat of its own.
 fn come(times: &[u64]) -> Vec<(u64, Step)> {
-    let come = |time: &u64| (*time, Come(Some(chat(u128::from(*time)))));
+    let come = |time: &u64| (*time, Come(chat(u128::from(*time))));
     times.iter().map(come).collect()
 }
 
@@ -133,28 +133,22 @@ async fn a_round_that_is_full_ends_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_round_with_much_of_one_chat_ends_at_once() {
-    let one = Come(Some(chat(1)));
-    let schedule = [
-        (0, one),
-        (10, Come(Some(chat(2)))),
-        (20, one),
-        (30, one),
-        (40, one),
-    ];
+    let one = Come(chat(1));
+    let schedule = [(0, one), (10, Come(chat(2))), (20, one), (30, one), (40, one)];
     check(&schedule, &[30, 30, 30, 30, 140]).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_chat_ends_the_round_and_those_that_follow() {
     let schedule = [
-        (0, Come(Some(chat(1)))),
-        (10, Come(Some(chat(2)))),
+        (0, Come(chat(1))),
+        (10, Come(chat(2))),
         (20, InHurry(Whose::Chat(chat(2)), 30)),
-        (30, Come(Some(chat(2)))),
+        (30, Come(chat(2))),
         // Others wait meanwhile, until something of that chat comes.
-        (31, Come(Some(chat(1)))),
-        (40, Come(Some(chat(2)))),
-        (50, Come(Some(chat(2)))),
+        (31, Come(chat(1))),
+        (40, Come(chat(2))),
+        (50, Come(chat(2))),
     ];
     check(&schedule, &[20, 20, 30, 40, 40, 150]).await;
 }
@@ -162,8 +156,8 @@ async fn who_waits_for_a_chat_ends_the_round_and_those_that_follow() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_chat_that_is_not_there_ends_nothing() {
     let schedule = [
-        (0, Come(Some(chat(1)))),
-        (1, Come(None)),
+        (0, Come(chat(1))),
+        (1, Come(chat(9))),
         (20, InHurry(Whose::Chat(chat(2)), 30)),
     ];
     check(&schedule, &[100, 100]).await;
@@ -172,12 +166,12 @@ async fn who_waits_for_a_chat_that_is_not_there_ends_nothing() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_all_lets_nobody_wait() {
     let schedule = [
-        (0, Come(Some(chat(1)))),
+        (0, Come(chat(1))),
         (20, InHurry(Whose::All, 30)),
-        (30, Come(None)),
+        (30, Come(chat(9))),
         (31, InHurry(Whose::All, 5)),
-        (40, Come(Some(chat(1)))),
-        (50, Come(Some(chat(1)))),
+        (40, Come(chat(1))),
+        (50, Come(chat(1))),
     ];
     check(&schedule, &[20, 30, 40, 150]).await;
 }
@@ -200,7 +194,7 @@ fn generate(seed: u64) -> Vec<(u64, Step)> {
             let whose = if all { Whose::All } else { Whose::Chat(chat_id) };
             InHurry(whose, 1 + 2 * random.random_range(0..75))
         } else {
-            Come(random.random_bool(0.95).then_some(chat_id))
+            Come(chat_id)
         };
         (time, step)
     });

@@ -5,11 +5,11 @@ use tidings_nats::{
 };
 use tidings_protocol::{ChatId, Operation};
 
-use crate::support::{Gateway, LONG_ROUNDS, Person, System, TIMEOUT, Worker, texts};
+use crate::support::{Gateway, LONG_ROUNDS, Person, System, TIMEOUT, Worker, eventually, texts};
 
 /// A chat of alice and bob, where bob is connected to `g1` and has granted direct delivery.
-struct Granted {
-    system: System,
+pub(crate) struct Granted {
+    pub(crate) system: System,
     /// Where the worker is answered.
     subject: String,
     gateway: Gateway,
@@ -31,7 +31,7 @@ impl Granted {
     }
 
     /// Of a worker with these settings, whom bob has granted nothing.
-    async fn without_grant(settings: &[&str]) -> (Self, Worker) {
+    pub(crate) async fn without_grant(settings: &[&str]) -> (Self, Worker) {
         let system = System::start(4).await;
         let (alice, bob) = (system.register("alice").await, system.register("bob").await);
         let mut gateway = Gateway::listen(&system, "g1").await;
@@ -85,6 +85,40 @@ impl Granted {
                 return;
             }
         }
+    }
+
+    /// Of a worker whose rounds of deletions nothing ends by itself: bob has granted it, and this event was told directly, is
+    /// confirmed and waits for a round to end, alone.
+    pub(crate) async fn with_long_round() -> (Self, Worker, u64) {
+        let (mut granted, worker) = Box::pin(Self::without_grant(LONG_ROUNDS)).await;
+        granted.answer(vec![granted.granted(GRANT)]).await;
+        loop {
+            let event = granted.say("is it granted?").await;
+            let told = granted.gateway.is_direct(event).await;
+            granted.confirm(event).await;
+            if told {
+                granted.wait_until_stored_in_chats(1).await;
+                return (granted, worker, event);
+            }
+        }
+    }
+
+    /// What nobody was told directly waits for no round.
+    pub(crate) async fn wait_until_stored_in_chats(&self, events: u64) {
+        let what = format!("{events} events wait for a round to end");
+        eventually(&what, async || self.system.stored(CHATS).await == events).await;
+    }
+
+    /// Returns once the gateway is told of it, in whatever way.
+    pub(crate) async fn say_and_hear(&mut self, text: &str) {
+        let event = self.say(text).await;
+        self.gateway.is_direct(event).await;
+    }
+
+    pub(crate) async fn is_in_chats(&self, event: u64) -> bool {
+        let bus = &self.system.context.bus;
+        let stored = bus.message_at(CHATS, event, TIMEOUT).await;
+        stored.expect("CHATS answers").is_some()
     }
 
     async fn say(&self, text: &str) -> u64 {
@@ -228,20 +262,8 @@ async fn a_worker_that_stops_leaves_nothing_behind() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_new_waits_for_no_round_of_deletions() {
-    let (mut granted, worker) = Granted::without_grant(LONG_ROUNDS).await;
-    granted.answer(vec![granted.granted(GRANT)]).await;
-    let mut events = 1;
-    let confirmed = loop {
-        events += 1;
-        let event = granted.say("is it granted?").await;
-        let told = granted.gateway.is_direct(event).await;
-        granted.confirm(event).await;
-        if told {
-            break event;
-        }
-    };
+    let (mut granted, worker, confirmed) = Granted::with_long_round().await;
     // The other way for an event to be finished, which is seen.
-    events += 1;
     let refused = granted.say("refused").await;
     let mut finished = vec![confirmed];
     // A machine that stands still for a second has it stored at once.
@@ -253,11 +275,7 @@ async fn who_is_new_waits_for_no_round_of_deletions() {
         assert!(!granted.gateway.is_direct(refused).await, "it is stored");
         finished.push(refused);
     }
-    assert_eq!(
-        granted.system.stored(CHATS).await,
-        events,
-        "all wait for a round to end"
-    );
+    granted.wait_until_stored_in_chats(finished.len() as u64).await;
     let carol = granted.system.register("carol").await;
     let alice = granted.alice.user_id.clone();
     granted
@@ -266,11 +284,7 @@ async fn who_is_new_waits_for_no_round_of_deletions() {
         .await;
     granted.system.wait_for_entries(&carol, 1).await;
     for event in finished {
-        let stored = granted.system.context.bus.message_at(CHATS, event, TIMEOUT).await;
-        assert!(
-            stored.expect("CHATS answers").is_none(),
-            "{event} might come behind"
-        );
+        assert!(!granted.is_in_chats(event).await, "{event} might come behind");
     }
     worker.stop().await;
 }
