@@ -2,7 +2,7 @@
 """How many instructions a delivery takes in each process, counted by valgrind.
 
     cargo build --release
-    docs/performance/instructions.py --dir /tmp/instructions     some 10 minutes; needs valgrind
+    docs/performance/instructions.py --dir /tmp/instructions     some 4 minutes; needs valgrind
 
 One process of a system after the other is stopped and runs again under callgrind, with the same arguments and environment, while
 `tidings up` is frozen, so that it does not start it itself. Then the same clients come twice, for as long, and send few messages and more: the
@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 
 import system
 
-PROCESSES = ("nats-1", "gateway-1", "fanout-worker-1")
+# Not nats-server: after a while under valgrind it does not answer JetStream requests in time any more.
+PROCESSES = ("gateway-1", "fanout-worker-1")
 CLIENTS, CHATS, MEMBERS = 100, 30, 10
 FEW_S, MORE_S = 2, 12
 # Until it has started, and everybody is connected again.
@@ -44,7 +45,7 @@ def again_under_callgrind(args, process, counts):
     pairs = proc.joinpath("environ").read_bytes().rstrip(b"\0").split(b"\0")
     environment = dict(pair.split(b"=", 1) for pair in pairs)
     os.kill(process["pid"], signal.SIGKILL)
-    # Fair, or Go's monitor thread lets no other one run.
+    # Fair, so that no thread waits for long for the one that valgrind lets run.
     valgrind = ["valgrind", "--tool=callgrind", "--fair-sched=yes", "--instr-atstart=no", f"--callgrind-out-file={counts}"]
     log = args.dir.with_suffix(".log").open("w")
     started = subprocess.Popen(valgrind + command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log)
