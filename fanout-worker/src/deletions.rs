@@ -55,9 +55,8 @@ impl Deletions {
         }
     }
 
-    /// Deletes an event, once there is room for the request, if it may still be done then; together with others that are
-    /// finished at about that time, if it is known which chat waits for it, where somebody is new there. One that is gone
-    /// already is deleted.
+    /// Deletes an event, once there is room for the request, if it may still be done then. With the chat in which somebody
+    /// who is new would wait for it, it waits for a round; without one it goes at once. One that is gone already is deleted.
     pub(crate) async fn delete(
         &self,
         sequence: u64,

@@ -27,6 +27,7 @@ const TAKER_BYTES: usize = 256;
 /// Of one chat: a fifth of what CHATS takes of it before it says that it is busy (`max_msgs_per_subject`), so that who
 /// confirms late makes nobody else wait to be accepted.
 const EVENTS_OF_CHAT_MAX: usize = 100;
+
 /// An event that is held.
 #[derive(Debug)]
 pub(crate) struct Hold {

@@ -21,12 +21,10 @@ impl FanOut {
     pub(super) async fn store_body(
         &self,
         what: ToStore<'_>,
+        large: &LargeBody,
         inboxes: usize,
         cancelled: &CancellationToken,
     ) -> bool {
-        let Some(large) = what.large else {
-            return true;
-        };
         if inboxes < INBOXES_MIN || !large.is_wanted() {
             return true;
         }

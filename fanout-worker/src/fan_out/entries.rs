@@ -49,7 +49,9 @@ impl FanOut {
     ) -> Result<(), Failure> {
         let count = targets.len();
         // Boxed, since few events are large and every one has room for this.
-        if what.large.is_some() && !Box::pin(self.store_body(what, inboxes, cancelled)).await {
+        if let Some(large) = what.large
+            && !Box::pin(self.store_body(what, large, inboxes, cancelled)).await
+        {
             return Err(Failure::weather("it is to end"));
         }
         let mut publishes: FuturesUnordered<_> = targets
