@@ -1,12 +1,13 @@
 //! What an inbox holds, as a frame for one connection.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use tidings_nats::{ChatUpdate, Entry, Event, Lost};
+use tidings_nats::{ChatUpdate, Entry, Event, Lost, Message};
 use tidings_protocol::{
-    self as protocol, ClientId, InboxTrimmed, NewMessage, Role, ServerFrame, Timestamp, UserId, You,
+    self as protocol, ClientId, Codec, EncodedFrame, InboxTrimmed, NewMessage, Role, ServerFrame,
+    SharedMessage, Timestamp, UserId, You,
 };
 use tidings_service::{Kind, Span, TraceContext, clock};
 
@@ -38,6 +39,8 @@ pub(crate) struct Arrived {
     entry: Entry,
     /// Of an entry that is traced: what comes before, and when it came.
     trace: Option<(TraceContext, SystemTime)>,
+    /// Of a message: how it is written, in each codec that was asked for.
+    shared: [OnceLock<SharedMessage>; Codec::ALL.len()],
 }
 
 impl Arrived {
@@ -45,7 +48,26 @@ impl Arrived {
         Self {
             entry,
             trace: trace.map(|trace| (trace, clock::precise())),
+            shared: Default::default(),
         }
+    }
+
+    /// The message of this entry, for as many as speak the codec.
+    fn shared(&self, codec: Codec, message: &Message) -> &SharedMessage {
+        self.shared[codec as usize].get_or_init(|| {
+            let message = NewMessage {
+                delivery: 0,
+                chat_id: message.chat_id,
+                seq: self.entry.seq,
+                message_id: message.message_id,
+                user_id: message.user_id.clone(),
+                client_id: message.client_id,
+                sent_at: message.sent_at,
+                message: message.message.clone(),
+                attachments: message.attachments.clone(),
+            };
+            SharedMessage::new(codec, message)
+        })
     }
 }
 
@@ -83,6 +105,19 @@ impl Body {
         }
     }
 
+    /// The frame with the delivery's number, for this reader.
+    pub(crate) fn encode(&self, codec: Codec, delivery: u64, reader: &UserId) -> EncodedFrame {
+        match self {
+            Self::Entry(entry, _) => match &entry.event {
+                Event::Message(message) => entry.shared(codec, message).frame(delivery),
+                Event::ChatUpdate(update) => {
+                    codec.encode_server(&change(update, entry.seq, delivery, reader))
+                }
+            },
+            Self::Lost(lost) => codec.encode_server(&trimmed(lost, delivery)),
+        }
+    }
+
     /// The span of a delivery to a client, since the entry came to this gateway, if it is traced.
     pub(crate) fn span(&self, client_id: ClientId) -> Option<Span> {
         let Self::Entry(entry, way) = self else {
@@ -108,49 +143,32 @@ impl Body {
     }
 }
 
-/// The frame with the delivery's number, for this reader.
-pub(crate) fn frame(body: &Body, delivery: u64, reader: &UserId) -> ServerFrame {
-    match body {
-        Body::Entry(entry, _) => event(entry, delivery, reader),
-        Body::Lost(lost) => ServerFrame::InboxTrimmed(InboxTrimmed {
-            delivery,
-            reason: lost.reason,
-            missed: lost.missed,
-            since: lost.since,
-            until: lost.until,
-            chats: lost.chats.clone(),
-        }),
-    }
+fn change(update: &ChatUpdate, seq: u64, delivery: u64, reader: &UserId) -> ServerFrame {
+    ServerFrame::ChatUpdate(protocol::ChatUpdate {
+        delivery,
+        chat_id: update.chat_id,
+        seq,
+        version: update.version,
+        at: update.at,
+        by: update.by.clone(),
+        kind: update.kind,
+        name: update.name.clone(),
+        you: you(update, reader),
+        added: update.added.clone(),
+        removed: update.removed.clone(),
+        participants: update.participants.clone(),
+    })
 }
 
-fn event(entry: &Entry, delivery: u64, reader: &UserId) -> ServerFrame {
-    match &entry.event {
-        Event::Message(message) => ServerFrame::NewMessage(NewMessage {
-            delivery,
-            chat_id: message.chat_id,
-            seq: entry.seq,
-            message_id: message.message_id,
-            user_id: message.user_id.clone(),
-            client_id: message.client_id,
-            sent_at: message.sent_at,
-            message: message.message.clone(),
-            attachments: message.attachments.clone(),
-        }),
-        Event::ChatUpdate(update) => ServerFrame::ChatUpdate(protocol::ChatUpdate {
-            delivery,
-            chat_id: update.chat_id,
-            seq: entry.seq,
-            version: update.version,
-            at: update.at,
-            by: update.by.clone(),
-            kind: update.kind,
-            name: update.name.clone(),
-            you: you(update, reader),
-            added: update.added.clone(),
-            removed: update.removed.clone(),
-            participants: update.participants.clone(),
-        }),
-    }
+fn trimmed(lost: &Lost, delivery: u64) -> ServerFrame {
+    ServerFrame::InboxTrimmed(InboxTrimmed {
+        delivery,
+        reason: lost.reason,
+        missed: lost.missed,
+        since: lost.since,
+        until: lost.until,
+        chats: lost.chats.clone(),
+    })
 }
 
 /// What a change means for one who reads it.

@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tidings_protocol::{CaughtUp, ServerFrame, Timestamp, UserId};
+use tidings_protocol::{CaughtUp, Codec, EncodedFrame, Timestamp, UserId};
 use tidings_service::{Span, clock};
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::delivery::{self, Body};
+use crate::delivery::Body;
 
 /// Bytes of answers that wait before nothing more is read from who asks: the answers to hundreds of messages, so that
 /// a client may send a great deal before it reads, and few enough to hold for many that never do. What is under way
@@ -21,7 +21,7 @@ const ANSWERS_BYTES_MAX: usize = 64 * 1024;
 /// What comes from the inbox, in its order. Made into a frame only when it can be written: until then many connections
 /// share an entry.
 #[derive(Debug)]
-enum FromInbox {
+pub(crate) enum FromInbox {
     Delivery {
         number: u64,
         body: Body,
@@ -33,12 +33,12 @@ enum FromInbox {
 }
 
 impl FromInbox {
-    fn frame(&self) -> ServerFrame {
+    pub(crate) fn encode(&self, codec: Codec) -> EncodedFrame {
         match self {
             Self::Delivery {
                 number, body, reader, ..
-            } => delivery::frame(body, *number, reader),
-            Self::CaughtUp => CaughtUp {}.into(),
+            } => body.encode(codec, *number, reader),
+            Self::CaughtUp => codec.encode_server(&CaughtUp {}.into()),
         }
     }
 }
@@ -49,7 +49,7 @@ pub(crate) enum Next {
     /// This.
     Answer(Message),
     /// This, which is yet to be encoded.
-    Frame(ServerFrame),
+    FromInbox(FromInbox),
 }
 
 /// See the module. The window bounds the deliveries; who adds answers asks [`Self::is_choked`] before reading more.
@@ -141,7 +141,7 @@ impl Outgoing {
                     span.set("delivery", *number as i64);
                 }
             }
-            Next::Frame(next.frame())
+            Next::FromInbox(next)
         };
         // Most connections have nothing to say at any moment.
         if self.answers.is_empty() {
@@ -198,8 +198,8 @@ mod tests {
     fn next(outgoing: &mut Outgoing) -> Option<String> {
         outgoing.next().map(|next| match next {
             Next::Answer(Message::Text(text)) => text.to_string(),
-            Next::Frame(ServerFrame::InboxTrimmed(trimmed)) => trimmed.delivery.to_string(),
-            Next::Frame(ServerFrame::CaughtUp(_)) => "caught up".to_owned(),
+            Next::FromInbox(FromInbox::Delivery { number, .. }) => number.to_string(),
+            Next::FromInbox(FromInbox::CaughtUp) => "caught up".to_owned(),
             other => panic!("nobody wrote {other:?}"),
         })
     }

@@ -148,7 +148,7 @@ impl Wire {
 
     /// Writes a frame that is no delivery.
     pub(crate) fn write(&mut self, frame: &ServerFrame) {
-        let message = self.encode(frame);
+        let message = message(self.codec.encode_server(frame));
         self.outgoing.answer(message);
     }
 
@@ -240,7 +240,7 @@ impl Wire {
             };
             let message = match next {
                 Next::Answer(message) => message,
-                Next::Frame(frame) => self.encode(&frame),
+                Next::FromInbox(next) => message(next.encode(self.codec)),
             };
             self.unflushed = true;
             self.socket
@@ -259,13 +259,6 @@ impl Wire {
         self.blocked = Some(Blocked { since, sent });
         if before.is_some() {
             self.progressed_at = Some(since);
-        }
-    }
-
-    fn encode(&self, frame: &ServerFrame) -> Message {
-        match self.codec.encode_server(frame) {
-            EncodedFrame::Text(text) => Message::Text(text.into()),
-            EncodedFrame::Binary(bytes) => Message::Binary(bytes.into()),
         }
     }
 
@@ -298,6 +291,13 @@ impl Wire {
             Some(())
         };
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, handshake).await;
+    }
+}
+
+fn message(frame: EncodedFrame) -> Message {
+    match frame {
+        EncodedFrame::Text(text) => Message::Text(text.into()),
+        EncodedFrame::Binary(bytes) => Message::Binary(bytes.into()),
     }
 }
 

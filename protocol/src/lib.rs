@@ -13,6 +13,7 @@ mod frames;
 mod id;
 mod limits;
 mod server_frame;
+mod shared_message;
 mod timestamp;
 mod user_id;
 mod validate;
@@ -36,6 +37,7 @@ pub use server_frame::{
     NoticeCode, Participant, Registration, Reply, Role, ServerFrame, Status, TokenExpiring, TrimReason,
     Welcome, You,
 };
+pub use shared_message::SharedMessage;
 pub use timestamp::Timestamp;
 pub use user_id::{InvalidUserId, UserId};
 pub use validate::{check_content_type, check_name};

@@ -9,8 +9,8 @@ use tidings_protocol::{
     ClientInfo, Closing, Codec, CreateAttachment, CreateChat, EncodedFrame, Error, ErrorCode, GetChat, Hello,
     InboxTrimmed, Limits, ListChats, ListClients, MessageId, ModifyChatParticipants, NUMBER_MAX, NewMessage,
     Notice, NoticeCode, Operation, Participant, Ping, Received, Registration, RemoveClient, RenewToken,
-    Reply, RequestId, Role, SendMessage, ServerFrame, Status, Timestamp, TokenExpiring, TrimReason, UserId,
-    Welcome, You,
+    Reply, RequestId, Role, SendMessage, ServerFrame, SharedMessage, Status, Timestamp, TokenExpiring,
+    TrimReason, UserId, Welcome, You,
 };
 use uuid::Uuid;
 
@@ -434,6 +434,17 @@ proptest! {
         for codec in Codec::ALL {
             let encoded = codec.encode_server(&frame);
             prop_assert_eq!(codec.decode_server(bytes(&encoded)), Ok(frame.clone()));
+        }
+    }
+
+    #[test]
+    fn a_shared_message_is_what_each_would_be_sent_alone(message in new_message(), delivery in any::<u64>()) {
+        for codec in Codec::ALL {
+            let shared = SharedMessage::new(codec, message.clone());
+            for delivery in [delivery, delivery % 300, 0] {
+                let alone = codec.encode_server(&NewMessage { delivery, ..message.clone() }.into());
+                prop_assert_eq!(shared.frame(delivery), alone);
+            }
         }
     }
 
