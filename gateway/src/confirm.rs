@@ -14,6 +14,8 @@ use tidings_nats::{Bus, Shard, Topology, inbox_stream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::metrics::CONFIRMED;
+
 /// Deletions under way. More would wait in JetStream's queue of API requests, which is emptied at 10,000.
 const IN_FLIGHT_MAX: usize = 256;
 /// Of those, a shard's: one that falls silent holds no more than these for as long as the first of them takes.
@@ -112,7 +114,7 @@ impl Lane {
         let deleted = self.bus.delete_message(&self.stream, sequence, TIMEOUT).await;
         match &deleted {
             Ok(()) => {
-                metrics::counter!("tidings_confirmed_total").increment(1);
+                CONFIRMED.increment(1);
                 metrics::histogram!("tidings_confirm_delete_seconds").record(began.elapsed());
                 tracing::trace!(
                     stream = &*self.stream,

@@ -23,6 +23,9 @@ pub(crate) enum Way {
 }
 
 impl Way {
+    /// All, as they are numbered.
+    pub(crate) const ALL: [Self; 3] = [Self::Live, Self::Direct, Self::Scan];
+
     /// For metrics.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,33 @@
 //! What a gateway measures.
 
+use std::sync::LazyLock;
+
+use metrics::{Counter, Histogram};
 use tidings_protocol::{CloseCode, ErrorCode};
 use tidings_service::{Metric, describe_metrics};
+
+use crate::delivery::Way;
+
+// What every delivery counts is looked up once: by its name that takes ten times as long as counting.
+
+/// `tidings_deliveries_total` by way.
+static DELIVERIES: LazyLock<[Counter; Way::ALL.len()]> = LazyLock::new(|| {
+    Way::ALL.map(|way| metrics::counter!("tidings_deliveries_total", "way" => way.as_str()))
+});
+/// `tidings_delivery_seconds`.
+pub(crate) static DELIVERY_SECONDS: LazyLock<Histogram> =
+    LazyLock::new(|| metrics::histogram!("tidings_delivery_seconds"));
+/// `tidings_confirm_seconds`.
+pub(crate) static CONFIRM_SECONDS: LazyLock<Histogram> =
+    LazyLock::new(|| metrics::histogram!("tidings_confirm_seconds"));
+/// `tidings_confirmed_total`.
+pub(crate) static CONFIRMED: LazyLock<Counter> =
+    LazyLock::new(|| metrics::counter!("tidings_confirmed_total"));
+
+/// `tidings_deliveries_total` of this way.
+pub(crate) fn deliveries(way: Way) -> &'static Counter {
+    &DELIVERIES[way as usize]
+}
 
 const METRICS: &[Metric] = &[
     Metric::gauge("tidings_sessions", "Clients that are connected"),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::delivery::Body;
+use crate::metrics::{DELIVERY_SECONDS, deliveries};
 
 /// Bytes of answers that wait before nothing more is read from who asks: the answers to hundreds of messages, so that
 /// a client may send a great deal before it reads, and few enough to hold for many that never do. What is under way
@@ -155,11 +156,11 @@ impl Outgoing {
 }
 
 fn count(body: &Body, now: Timestamp) {
-    metrics::counter!("tidings_deliveries_total", "way" => body.way().as_str()).increment(1);
+    deliveries(body.way()).increment(1);
     if let Some(accepted_at) = body.accepted_at() {
         // By the clocks of two gateways, perhaps.
         let milliseconds = now.0.saturating_sub(accepted_at.0).max(0);
-        metrics::histogram!("tidings_delivery_seconds").record(milliseconds as f64 / 1000.0);
+        DELIVERY_SECONDS.record(milliseconds as f64 / 1000.0);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::hello::{Opened, RETRY_AFTER_MS_MAX};
 use crate::inbox_reader::{InboxReader, Read};
 use crate::inbox_session::{Action, Direct, InboxSession, Input, Stored};
 use crate::mailbox::{Ending, Mail};
-use crate::metrics::count_error;
+use crate::metrics::{CONFIRMED, count_error};
 use crate::rate_limits::ClientLimits;
 use crate::requests::{Done, Requests};
 use crate::seat::Seat;
@@ -268,7 +268,7 @@ impl Session {
                     self.gateway.confirmer.confirm(self.handle.shard, sequence).await;
                 }
                 Action::Confirmed { worker, event } => {
-                    metrics::counter!("tidings_confirmed_total").increment(1);
+                    CONFIRMED.increment(1);
                     self.answer(worker, |client_id| DirectAnswer::Confirmed { event, client_id });
                 }
                 Action::Refused { worker, event } => {

@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::delivery::Body;
+use crate::metrics::CONFIRM_SECONDS;
 use crate::outgoing::{Next, Outgoing};
 use crate::web_socket::WebSocket;
 
@@ -175,7 +176,7 @@ impl Wire {
     /// The client has confirmed a delivery, or everything up to it.
     pub(crate) fn confirmed(&mut self, delivery: u64, and_before: bool) {
         if let Some(after) = self.outgoing.confirmed(delivery, and_before) {
-            metrics::histogram!("tidings_confirm_seconds").record(after);
+            CONFIRM_SECONDS.record(after);
         }
     }
 
