@@ -1,9 +1,9 @@
 //! When gateways are told how far the worker is: twice a second, and soon after something that sessions wait for.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashSet;
 use tidings_service::LivingWatch;
 
 use crate::horizon::Horizon;

@@ -1,8 +1,10 @@
 //! What waits inside a partition: chats run side by side, one event of a chat at a time, also across fresh
 //! starts of the partition.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use foldhash::{HashMap, HashMapExt as _};
 
 /// A chat as its subject names it. The text, since a subject may hold what is no chat's id and must not be
 /// mixed with others for it.

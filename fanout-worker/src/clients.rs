@@ -1,9 +1,9 @@
 //! The active clients of users, cached until INVALIDATIONS says otherwise.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tidings_metadata::{DatabaseError, InvalidatedCache, Metadata};
 use tidings_nats::Invalidation;
 use tidings_protocol::{ClientId, UserId};

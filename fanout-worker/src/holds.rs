@@ -3,11 +3,12 @@
 
 mod admission;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashSet};
 use parking_lot::Mutex;
 use tidings_nats::{Event, Lane, Shard};
 use tidings_protocol::{ChatId, ClientId, UserId};
@@ -495,7 +496,7 @@ mod tests {
         held(&holds, 4, 2, vec![taker(1, 10, 1)]);
         holds.settle(5, client(1));
         let open = |through, number| {
-            let open = holds.open(chat(1), through, &[client(number)].into());
+            let open = holds.open(chat(1), through, &HashSet::from_iter([client(number)]));
             open.iter().map(|(hold, _)| hold.sequence).collect::<Vec<_>>()
         };
         assert_eq!(open(6, 1), [6]);

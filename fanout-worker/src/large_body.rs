@@ -4,9 +4,9 @@
 //! The body is this work's alone: whoever works on the event again stores one of its own. So the work knows, when it
 //! ends, whether it knows every entry that refers to the body, and only then it says which those are.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use tidings_nats::{Accepted, ApiError, PublishError, Shard};
 
@@ -226,7 +226,7 @@ mod tests {
             let large = LargeBody::default();
             let mut now = Instant::now();
             large.stored(Some(7), now);
-            let (mut next, mut referring, mut known) = (1, BTreeSet::new(), HashMap::new());
+            let (mut next, mut referring, mut known) = (1, BTreeSet::new(), HashMap::default());
             let mut all_answered = true;
             for _ in 0..rng.random_range(1..12) {
                 now += Duration::from_secs(rng.random_range(0..60));

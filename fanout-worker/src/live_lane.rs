@@ -5,12 +5,12 @@
 //! that was addressed without it. And of what was told directly, a beacon tells no revision at which its client was
 //! elsewhere already, until that is stored: whoever waits for the beacon reads it.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use tidings_nats::{
     Accepted, Beacon, DirectNotice, DirectRecipient, Lane, LiveMessage, Notice, Recipient, Shard,
     live_subject,

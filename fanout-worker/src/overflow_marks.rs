@@ -3,11 +3,11 @@
 //! Every refused entry waits for a mark that counts it. Entries that one inbox refuses at the same time share one:
 //! while a mark is being written, the next ones are gathered for the mark after it.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use tidings_nats::{Bus, Event, Inbox, Lost, PublishError, Shard, Topology, inbox_subject};
 use tidings_protocol::{Timestamp, TrimReason, UserId};

@@ -1,8 +1,8 @@
 //! Who is in a chat, as far as the events of one partition have told since its last fresh start.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use tidings_metadata::{DatabaseError, Metadata, OutboxKey, ParticipantsAt};
 use tidings_nats::{Bus, ChatUpdate, Topology};

@@ -1,11 +1,11 @@
 //! The I/O around a partition's reader: does what it says, and tells it what happens. It decides nothing.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::{Message, Subscriber};
+use foldhash::{HashMap, HashMapExt as _};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use serde::de::IgnoredAny;

@@ -3,9 +3,9 @@
 //! Events of a chat wait for each other, and in bad weather for long: 33 messages of 64 KiB would otherwise fill the
 //! queue, and no other chat of the partition would get anything. So when much is kept, a chat keeps only a share.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 
 use crate::chat_queue::ChatKey;

@@ -1,9 +1,9 @@
 //! Rounds: what may wait for a moment is done together, unless somebody waits for it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use parking_lot::Mutex;
 use tidings_protocol::ChatId;
 use tokio::time::{Instant, timeout_at};

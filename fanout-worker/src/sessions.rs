@@ -3,12 +3,12 @@
 //! A reading that was interrupted begins again with everything the bucket holds and replaces the map, since a key
 //! may have been deleted, and the mark of that expired, while nobody followed.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::jetstream::consumer::{DeliverPolicy, push};
+use foldhash::{HashMap, HashSet};
 use futures::StreamExt as _;
 use parking_lot::RwLock;
 use serde::Deserialize;
@@ -389,10 +389,10 @@ mod tests {
         let moves = sessions.take_moves();
         assert_eq!(
             (moves.revision, moves.any, moves.clients),
-            (6, false, [client].into())
+            (6, false, HashSet::from_iter([client]))
         );
         apply(Some(Change::Gone(client)), 7);
-        assert_eq!(sessions.take_moves().clients, [client].into());
+        assert_eq!(sessions.take_moves().clients, HashSet::from_iter([client]));
         assert!(sessions.take_moves().clients.is_empty());
     }
 
@@ -415,7 +415,10 @@ mod tests {
         assert_eq!(sessions.gateways(), ["b".into()]);
         assert!(!apply(Some(Change::Gone(ClientId(Uuid::from_u128(2)))), 8));
         assert_eq!((found(2), sessions.revision()), (None, 8));
-        assert_eq!(sessions.take_waiting(), ["a".into(), "b".into()].into());
+        assert_eq!(
+            sessions.take_waiting(),
+            HashSet::from_iter(["a".into(), "b".into()])
+        );
         assert!(!apply(None, 9), "what cannot be read counts as applied");
         assert_eq!(sessions.revision(), 9);
     }

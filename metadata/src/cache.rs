@@ -3,12 +3,13 @@
 //! Its one promise: a call that begins after [`InvalidatedCache::invalidate`] returned never gets what was read
 //! before it. A load that is under way then answers those who already wait for it and stores nothing.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
+use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::watch;
 
 use crate::database_error::DatabaseError;
@@ -20,7 +21,7 @@ pub struct InvalidatedCache<K, V, E = DatabaseError> {
 
 struct Shared<K, V, E> {
     /// What was read, with the epoch in which it was.
-    values: moka::sync::Cache<K, (u64, V)>,
+    values: moka::sync::Cache<K, (u64, V), RandomState>,
     /// Guards the order of stores and invalidations. Never held while somebody else's code runs.
     loads: Mutex<Loads<K, V, E>>,
 }
@@ -71,7 +72,7 @@ where
         let values = moka::sync::Cache::builder()
             .max_capacity(entries_max)
             .time_to_live(age_max)
-            .build();
+            .build_with_hasher(RandomState::default());
         let loads = Loads {
             epoch: 0,
             next: 0,

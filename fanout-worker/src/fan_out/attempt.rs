@@ -1,10 +1,10 @@
 //! One try to store the entries of an event, and what earlier ones have done.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashSet};
 use tidings_nats::{Accepted, Entry, Event, Inbox, Lane, WireError, chat_subject};
 use tidings_protocol::{ClientId, UserId};
 use tidings_service::{Kind, Span, TraceContext};

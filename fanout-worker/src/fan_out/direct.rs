@@ -1,12 +1,12 @@
 //! Direct delivery: whoever is connected and takes events directly is told before anything is stored, and what is
 //! stored later is only what was not confirmed soon (adr/0021).
 
-use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 use futures::FutureExt as _;
 use tidings_nats::{Event, Inbox, Shard};
 use tidings_protocol::{ChatId, ClientId, UserId};

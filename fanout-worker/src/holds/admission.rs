@@ -1,9 +1,9 @@
 //! Admission: an event for somebody who is new waits until what was told before has left CHATS.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::HashSet;
 use tidings_protocol::{ChatId, ClientId};
 
 use super::{Holds, State};
@@ -102,7 +102,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_was_not_there_waits_until_what_is_held_has_left_chats() {
         let (holds, rounds) = (Holds::default(), rounds());
-        let admit = async |of, number| holds.admit(&rounds, chat(of), 9, &[client(number)].into()).await;
+        let admit = async |of, number| {
+            holds
+                .admit(&rounds, chat(of), 9, &HashSet::from_iter([client(number)]))
+                .await
+        };
         held(&holds, 5, 1, vec![taker(1, 10, 1), taker(2, 20, 1)]);
         held(&holds, 6, 1, vec![taker(1, 10, 1)]);
         assert!(admit(1, 1).await);
@@ -136,7 +140,7 @@ mod tests {
             holds.gone(sequence);
         };
         let began = tokio::time::Instant::now();
-        let newcomer = [client(2)].into();
+        let newcomer = HashSet::from_iter([client(2)]);
         let (admitted, (), (), ()) = tokio::join!(
             biased;
             holds.admit(&rounds, chat(1), 9, &newcomer),

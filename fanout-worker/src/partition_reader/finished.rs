@@ -1,6 +1,8 @@
 //! What was finished: its deletion may have been lost, and then it comes again.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::HashSet;
 
 /// How many are remembered: twice the consumer's `max_ack_pending`.
 const FINISHED_MAX: usize = 8_192;

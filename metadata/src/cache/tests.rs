@@ -161,12 +161,12 @@ fn many_are_loaded_at_once_without_those_that_are_here_or_under_way() {
     let keys = ["here", "missing", "under way", "absent", "missing"];
     let many = Call::started(cache.get_or_load_many(&keys, async |keys| {
         assert_eq!(keys, ["missing", "absent"]);
-        Ok(HashMap::from([("missing", 2)]))
+        Ok(HashMap::from_iter([("missing", 2)]))
     }));
     assert_eq!(cache.get(&"missing"), Some(2), "stored before waiting for others");
     open.send(Ok(3)).expect("the load waits");
     assert_eq!(under_way.ended(), Ok(3));
-    let expected = HashMap::from([("here", 1), ("missing", 2), ("under way", 3)]);
+    let expected = HashMap::from_iter([("here", 1), ("missing", 2), ("under way", 3)]);
     assert_eq!(many.ended(), Ok(expected));
     assert_eq!(cache.get(&"absent"), None);
 }
@@ -176,7 +176,7 @@ fn two_who_want_each_others_keys_do_not_wait_for_ever() {
     let cache = cache();
     let (a, open_a) = Gate::new();
     let (b, open_b) = Gate::new();
-    let one = |value: Result<u32, _>, key| value.map(|value| HashMap::from([(key, value)]));
+    let one = |value: Result<u32, _>, key| value.map(|value| HashMap::from_iter([(key, value)]));
     let mut first = Call::started(cache.get_or_load_many(&["a"], |_| {
         let load = a.load();
         async move { one(load.await, "a") }
@@ -191,8 +191,8 @@ fn two_who_want_each_others_keys_do_not_wait_for_ever() {
     open_b.send(Ok(2)).expect("the load waits");
     assert_eq!((second.poll(), third.poll(), first.poll()), (None, None, None));
     open_a.send(Ok(1)).expect("the load waits");
-    assert_eq!(first.poll(), Some(Ok(HashMap::from([("a", 1)]))));
-    let both = HashMap::from([("a", 1), ("b", 2)]);
+    assert_eq!(first.poll(), Some(Ok(HashMap::from_iter([("a", 1)]))));
+    let both = HashMap::from_iter([("a", 1), ("b", 2)]);
     assert_eq!(
         (second.poll(), third.poll()),
         (Some(Ok(both.clone())), Some(Ok(both)))
