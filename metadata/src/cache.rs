@@ -8,7 +8,6 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use foldhash::fast::RandomState;
 use foldhash::{HashMap, HashMapExt as _};
 use tokio::sync::watch;
 
@@ -21,7 +20,7 @@ pub struct InvalidatedCache<K, V, E = DatabaseError> {
 
 struct Shared<K, V, E> {
     /// What was read, with the epoch in which it was.
-    values: moka::sync::Cache<K, (u64, V), RandomState>,
+    values: moka::sync::Cache<K, (u64, V)>,
     /// Guards the order of stores and invalidations. Never held while somebody else's code runs.
     loads: Mutex<Loads<K, V, E>>,
 }
@@ -72,7 +71,7 @@ where
         let values = moka::sync::Cache::builder()
             .max_capacity(entries_max)
             .time_to_live(age_max)
-            .build_with_hasher(RandomState::default());
+            .build();
         let loads = Loads {
             epoch: 0,
             next: 0,
