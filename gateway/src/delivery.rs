@@ -23,9 +23,6 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// All, as they are numbered.
-    pub(crate) const ALL: [Self; 3] = [Self::Live, Self::Direct, Self::Scan];
-
     /// For metrics.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -42,7 +39,9 @@ pub(crate) struct Arrived {
     entry: Entry,
     /// Of an entry that is traced: what comes before, and when it came.
     trace: Option<(TraceContext, SystemTime)>,
-    /// Of a message: how it is written, in each codec that was asked for.
+    /// Of a message that several connections are sent: how it is written, in each codec that was asked for. It goes with
+    /// the entry, when the last of them has been sent it. Usually as much again as the entry in each codec; JSON needs six
+    /// bytes for a control character.
     shared: [OnceLock<SharedMessage>; Codec::ALL.len()],
 }
 
@@ -55,22 +54,15 @@ impl Arrived {
         }
     }
 
-    /// The message of this entry, for as many as speak the codec.
-    fn shared(&self, codec: Codec, message: &Message) -> &SharedMessage {
-        self.shared[codec as usize].get_or_init(|| {
-            let message = NewMessage {
-                delivery: 0,
-                chat_id: message.chat_id,
-                seq: self.entry.seq,
-                message_id: message.message_id,
-                user_id: message.user_id.clone(),
-                client_id: message.client_id,
-                sent_at: message.sent_at,
-                message: message.message.clone(),
-                attachments: message.attachments.clone(),
-            };
-            SharedMessage::new(codec, message)
-        })
+    /// The frame of a message of this entry, which is `alone` where nobody else will be sent it: then nothing is kept.
+    fn frame(&self, message: &Message, codec: Codec, delivery: u64, alone: bool) -> EncodedFrame {
+        let shared = &self.shared[codec as usize];
+        if alone && shared.get().is_none() {
+            return codec.encode_server(&new_message(message, self.entry.seq, delivery).into());
+        }
+        shared
+            .get_or_init(|| SharedMessage::new(codec, new_message(message, self.entry.seq, 0)))
+            .frame(delivery)
     }
 }
 
@@ -112,7 +104,10 @@ impl Body {
     pub(crate) fn encode(&self, codec: Codec, delivery: u64, reader: &UserId) -> EncodedFrame {
         match self {
             Self::Entry(entry, _) => match &entry.event {
-                Event::Message(message) => entry.shared(codec, message).frame(delivery),
+                Event::Message(message) => {
+                    let alone = Arc::strong_count(entry) == 1;
+                    entry.frame(message, codec, delivery, alone)
+                }
                 Event::ChatUpdate(update) => {
                     codec.encode_server(&change(update, entry.seq, delivery, reader))
                 }
@@ -143,6 +138,20 @@ impl Body {
             },
             Self::Entry(_, Way::Scan) | Self::Lost(_) => None,
         }
+    }
+}
+
+fn new_message(message: &Message, seq: u64, delivery: u64) -> NewMessage {
+    NewMessage {
+        delivery,
+        chat_id: message.chat_id,
+        seq,
+        message_id: message.message_id,
+        user_id: message.user_id.clone(),
+        client_id: message.client_id,
+        sent_at: message.sent_at,
+        message: message.message.clone(),
+        attachments: message.attachments.clone(),
     }
 }
 
@@ -197,7 +206,39 @@ fn you(update: &ChatUpdate, reader: &UserId) -> You {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tidings_protocol::{ChatId, ChatKind, Participant};
+    use tidings_protocol::{ChatId, ChatKind, MessageId, Participant};
+    use uuid::Uuid;
+
+    #[test]
+    fn each_is_sent_the_message_under_the_number_of_its_delivery() {
+        let reader = UserId::new("bob").expect("a user id");
+        let message = Message {
+            chat_id: ChatId(Uuid::from_u128(1)),
+            message_id: MessageId(Uuid::from_u128(2)),
+            user_id: UserId::new("alice").expect("a user id"),
+            client_id: ClientId(Uuid::from_u128(3)),
+            sent_at: Timestamp(4),
+            message: "\"hello\"\n".to_owned(),
+            attachments: Vec::new(),
+        };
+        let entry = Entry {
+            seq: 5,
+            event: Event::Message(message.clone()),
+        };
+        let mut bodies = vec![Body::Entry(Arc::new(Arrived::new(entry, None)), Way::Direct)];
+        bodies.extend(vec![bodies[0].clone(); 3]);
+        // The last one has it for itself.
+        for (codec, delivery) in [
+            (Codec::Json, 1),
+            (Codec::Postcard, 300),
+            (Codec::Json, 300),
+            (Codec::Json, 2),
+        ] {
+            let body = bodies.pop().expect("as many as codecs");
+            let alone = codec.encode_server(&new_message(&message, 5, delivery).into());
+            assert_eq!(body.encode(codec, delivery, &reader), alone);
+        }
+    }
 
     #[test]
     fn a_change_says_what_it_means_for_the_reader() {
