@@ -105,6 +105,7 @@ impl Body {
         match self {
             Self::Entry(entry, _) => match &entry.event {
                 Event::Message(message) => {
+                    // Where others let go of it at this moment, a copy is made that nobody needs, and nothing else.
                     let alone = Arc::strong_count(entry) == 1;
                     entry.frame(message, codec, delivery, alone)
                 }

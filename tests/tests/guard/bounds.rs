@@ -4,8 +4,8 @@
 //! or of Rust may allocate otherwise; then too.
 
 /// How often the gateway allocates, and how many bytes, for a message of 200 bytes that is taken in and delivered to nine
-/// people who confirm it. Measured: 265 and 86,964. One allocation
-/// more for each delivery is nine more, and one more copy of the body 1,800 bytes.
+/// people who confirm it. Measured: 265 and 86,964. One allocation more for each delivery is nine more, and one more copy of
+/// the body 1,800 bytes.
 pub(crate) const GATEWAY_A_MESSAGE: [u64; 2] = [270, 87_800];
 
 /// The fan-out worker's, who reads the message, tells the gateway, hears nine confirmations and deletes it in a round of its
