@@ -30,6 +30,8 @@ use tidings_nats::NatsUser;
 use tidings_service::start;
 
 pub use data_dir::DataDir;
+/// What a program whose processes are services allocates with (docs/adr/0028).
+pub use tikv_jemallocator::Jemalloc as Allocator;
 pub use up_file::{UpFile, UpProcess};
 
 /// A messaging backend on NATS JetStream: group chats in real time, and an inbox that keeps what a device missed.

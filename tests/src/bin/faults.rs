@@ -130,6 +130,10 @@ impl Args {
     }
 }
 
+/// That of the services, which are processes of this program.
+#[global_allocator]
+static ALLOCATOR: tidings_cli::Allocator = tidings_cli::Allocator;
+
 fn main() -> ExitCode {
     // The services are processes of this program.
     if system_of_one::is_service() {
