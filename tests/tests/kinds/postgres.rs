@@ -29,9 +29,11 @@ async fn a_silent_postgres_is_unavailable_and_known_chats_go_on() {
     let mut alice = Device::at(&gateway.ws, &alice, &alice.token(&secret), Codec::Json).await;
     let mut bob = Device::of(system, &person("bob", false)).await;
     let known = alice.direct_chat(&bob.user_id()).await;
+    let unknown = alice.create_group(&[bob.user_id()]).await;
+    // The gateway has long heard that both are new: heard after the message, it would have to look the known one up again.
+    while bob.update().await.chat_id != unknown {}
     alice.say(known, "before").await;
     bob.message().await;
-    let unknown = alice.create_group(&[bob.user_id()]).await;
 
     proxy.set(Mode::Stall);
     alice.say(known, "meanwhile").await;
