@@ -96,8 +96,10 @@ pub(crate) async fn run(mut args: OfflineArgs) -> anyhow::Result<()> {
     let streams = Streams::open(&args.crowd.target).await?;
     let crowd = args.crowd.gather(plan).await?;
     let first_absent = args.senders * args.crowd.target.devices;
-    crowd.fleet.leave(first_absent).await?;
     say("waiting until nothing is under way any more");
+    // What tells of the new chats is confirmed before anybody leaves: it would come back with what is stored for them.
+    streams.come_to_rest(REST_PATIENCE).await?;
+    crowd.fleet.leave(first_absent).await?;
     let held = streams.come_to_rest(REST_PATIENCE).await?;
     let before = streams.stored().await?;
 
