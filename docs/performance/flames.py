@@ -39,6 +39,8 @@ class Scenario:
     processes: tuple
     # Goes on until the event is set: of the arguments, `up.json` and the event.
     load: Callable
+    # How many of it go on side by side.
+    loads: int = 1
 
 
 def benching(*options):
@@ -75,7 +77,8 @@ SCENARIOS = {
     "rate": Scenario("200 messages a second", MESSAGING, benching("rate", "--seconds", "60")),
     "max": Scenario("as much as possible", MESSAGING, benching("max", "--seconds", "60")),
     "chats": Scenario("chats of 3 are made", ("postgres",), benching("rate", "--chats", "50000", "--members", "3")),
-    "pictures": Scenario("pictures are uploaded", ("media-1", "postgres"), uploading),
+    # More side by side would only wait for two cores.
+    "pictures": Scenario("pictures are uploaded", ("media-1", "postgres"), uploading, loads=4),
 }
 # Go keeps frame pointers, and its unwinding tables say nothing to perf.
 FRAMES = {"nats-1": "fp"}
@@ -83,8 +86,6 @@ SAMPLES_S = 499
 RECORD_S = 6
 # Until everybody has connected and the load has begun.
 BEGIN_S = 8
-# Pictures that are uploaded side by side: more would only wait for two cores.
-UPLOADS = 4
 PICTURE_BYTES = 100_000
 # What is narrower than this is left out: the pictures are kept.
 WIDTH_MIN = "0.4"
@@ -166,16 +167,16 @@ def places(name, folded):
 
 def look(args, scenario):
     """A system of its own under one kind of load."""
+    wanted = SCENARIOS[scenario]
     with system.running(args) as (up, _):
         pids = {process["name"]: process["pid"] for process in up["processes"]}
         stopped = threading.Event()
-        threads = UPLOADS if scenario == "pictures" else 1
-        loads = [threading.Thread(target=SCENARIOS[scenario].load, args=(args, up, stopped)) for _ in range(threads)]
+        loads = [threading.Thread(target=wanted.load, args=(args, up, stopped)) for _ in range(wanted.loads)]
         for load in loads:
             load.start()
         try:
             time.sleep(BEGIN_S)
-            for name in SCENARIOS[scenario].processes:
+            for name in wanted.processes:
                 folded = record(args, name, with_children(pids[name]))
                 if not all(load.is_alive() for load in loads):
                     sys.exit("the load ended too early")
