@@ -9,9 +9,9 @@ use tidings_service::BootId;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-/// Answers that come within this go together. A worker waits for them a hundred times as long before it stores what is
-/// not answered.
-const COALESCE: Duration = Duration::from_millis(10);
+/// Answers that come within this go together: each message of them wakes this process, nats-server and the worker, which with
+/// little to do is what they cost. A worker waits for them twenty times as long before it stores what is not answered.
+const COALESCE: Duration = Duration::from_millis(50);
 /// Answers that wait. As many as a thousand clients have unconfirmed in a second; beyond, the workers store the events,
 /// which is what they do without an answer.
 const WAITING_MAX: usize = 65_536;
