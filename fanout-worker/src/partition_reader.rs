@@ -92,6 +92,8 @@ struct Running<D> {
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) struct PartitionReader<D> {
+    /// From when on the worker's pulls are reckoned.
+    began: Instant,
     phase: Phase,
     connected: bool,
     /// Counts the connections that were lost.
@@ -125,9 +127,11 @@ pub(crate) struct PartitionReader<D> {
 }
 
 impl<D> PartitionReader<D> {
-    /// A reader that has not begun: it waits for `Connected` and `Resume`.
-    pub(crate) fn new(now: Instant) -> Self {
+    /// A reader that has not begun: it waits for `Connected` and `Resume`. All readers of a worker are told the same moment, by
+    /// which their pulls end together.
+    pub(crate) fn new(began: Instant) -> Self {
         Self {
+            began,
             phase: Phase::Off,
             connected: false,
             connection: 0,
@@ -140,7 +144,7 @@ impl<D> PartitionReader<D> {
             highest: 0,
             pull: None,
             pull_number: 0,
-            pulled_at: now,
+            pulled_at: began,
             in_vain: 0,
             unanswered: 0,
             reset_at: None,

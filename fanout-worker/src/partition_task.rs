@@ -66,6 +66,7 @@ pub(crate) struct PartitionTask {
     tasks: Tasks,
     connection: watch::Receiver<NatsState>,
     seen: Option<NatsState>,
+    began: Instant,
     reader: PartitionReader<Incoming>,
     /// What control and the events' own tasks tell. Unbounded, but for each event that was started there is one.
     events: mpsc::UnboundedReceiver<Event<Incoming>>,
@@ -91,11 +92,13 @@ struct Survey {
 }
 
 impl PartitionTask {
+    /// The partitions of a worker began at the same moment, so that what all of them do from time to time wakes it once.
     pub(crate) fn new(
         partition: Partition,
         fan_out: Arc<FanOut>,
         nats: &NatsConnection,
         tasks: Tasks,
+        began: Instant,
     ) -> (Self, PartitionHandle) {
         let (sender, events) = mpsc::unbounded_channel();
         let handle = PartitionHandle {
@@ -110,7 +113,8 @@ impl PartitionTask {
             tasks,
             connection: nats.state(),
             seen: None,
-            reader: PartitionReader::new(Instant::now()),
+            began,
+            reader: PartitionReader::new(began),
             events,
             handle: handle.clone(),
             generation: 0,
@@ -127,8 +131,8 @@ impl PartitionTask {
 
     /// Reads the partition until it is told to stop and has finished.
     pub(crate) async fn run(mut self) {
-        let mut ticks = tokio::time::interval(TICK);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut ticks = tokio::time::interval_at(self.began.into(), TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         self.connection.mark_changed();
         loop {
             let events = tokio::select! {
@@ -441,7 +445,7 @@ impl PartitionTask {
         let chat_id = fan_out.live.holds.finished(sequence);
         self.tasks.spawn(async move {
             // On another connection the stream may have come back without its end, and have another event in this place.
-            let may_still = || {
+            let may_still = move || {
                 let now = connection.borrow();
                 now.connected && seen.is_some_and(|seen| seen.connects == now.connects)
             };

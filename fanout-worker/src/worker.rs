@@ -40,12 +40,18 @@ pub async fn run(config: FanoutWorkerConfig, context: Context) -> anyhow::Result
     let workers = LivingWatch::start(&context, context.service).await?;
     let fan_out = start(&config, &context, &workers, &ended).await?;
     let readers = TaskTracker::new();
+    let began = Instant::now();
     let partitions: Vec<PartitionHandle> = context
         .topology
         .partitions()
         .map(|partition| {
-            let (task, handle) =
-                PartitionTask::new(partition, fan_out.clone(), &context.nats, context.tasks.clone());
+            let (task, handle) = PartitionTask::new(
+                partition,
+                fan_out.clone(),
+                &context.nats,
+                context.tasks.clone(),
+                began,
+            );
             let task = readers.track_future(task.run());
             context.tasks.spawn_essential("partition", async move {
                 task.await;

@@ -16,12 +16,18 @@ struct Script {
 }
 
 impl Script {
+    /// Not connected.
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            reader: PartitionReader::new(now),
+            now,
+        }
+    }
+
     /// Pinned and reading generation 2.
     fn reading() -> Self {
-        let mut script = Self {
-            reader: PartitionReader::new(Instant::now()),
-            now: Instant::now(),
-        };
+        let mut script = Self::new();
         script.check(Event::Connected, &[]);
         script.check(Event::Resume, &["open 1", "ask"]);
         script.deliver(1, 1, 1, "a", &["open 2", "reset 2"]);
@@ -308,10 +314,7 @@ fn everything_that_waits_or_runs_is_in_hand() {
 
 #[test]
 fn a_doubt_before_the_reset_asks_again() {
-    let mut script = Script {
-        reader: PartitionReader::new(Instant::now()),
-        now: Instant::now(),
-    };
+    let mut script = Script::new();
     script.check(Event::Doubt, &[]);
     script.check(Event::Connected, &[]);
     script.check(Event::Resume, &["open 1", "ask"]);
@@ -428,10 +431,7 @@ fn whoever_may_not_work_gives_away_only_what_it_holds() {
 
 #[test]
 fn whoever_has_enough_asks_after_the_others() {
-    let mut script = Script {
-        reader: PartitionReader::new(Instant::now()),
-        now: Instant::now(),
-    };
+    let mut script = Script::new();
     script.check(Event::Connected, &[]);
     script.check(Event::Reluctant(true), &[]);
     script.check(Event::Resume, &["open 1", "ask"]);
@@ -446,7 +446,8 @@ fn whoever_has_enough_asks_after_the_others() {
     script.check(Event::Reluctant(true), &[]);
     script.check(Event::Reluctant(false), &["ask"]);
     script.status(2, 4, ConsumerStatus::Expired, &["ask"]);
-    script.after(3_900, &[]);
+    // Half a second later the other pulls of the worker end, and so does this one.
+    script.after(2_400, &[]);
     script.after(100, &["look"]);
     script.after(500, &["open 3", "ask"]);
 }
@@ -464,10 +465,7 @@ fn a_pull_that_ends_says_what_is_missing() {
 
 #[test]
 fn others_are_no_news_before_the_pin_and_after_it() {
-    let mut script = Script {
-        reader: PartitionReader::new(Instant::now()),
-        now: Instant::now(),
-    };
+    let mut script = Script::new();
     script.check(Event::Connected, &[]);
     script.check(Event::Resume, &["open 1", "ask"]);
     script.status(1, 1, ConsumerStatus::NotPinned, &[]);
@@ -552,7 +550,30 @@ fn nothing_is_in_progress_without_a_pin_or_a_connection() {
     script.after(3_000, &[]);
     script.check(Event::Connected, &["open 3", "renew"]);
     script.status(3, 3, ConsumerStatus::NotPinned, &["cancel 1", "open 4", "ask"]);
-    script.after(3_000, &[]);
+    script.after(2_900, &[]);
+}
+
+#[test]
+fn pulls_end_together() {
+    let began = Instant::now();
+    for (sent, expires) in [
+        (0, 2_000),
+        (1, 1_999),
+        (1_500, 500),
+        (1_501, 2_499),
+        (2_000, 2_000),
+        (7_300, 700),
+    ] {
+        let mut reader = PartitionReader::<()>::new(began);
+        let now = began + Duration::from_millis(sent);
+        reader.handle(Event::Connected, now);
+        let actions = reader.handle(Event::Resume, now);
+        let pull = actions.iter().find_map(|action| match action {
+            Action::Pull { expires, .. } => Some(*expires),
+            _ => None,
+        });
+        assert_eq!(pull, Some(Duration::from_millis(expires)), "sent after {sent} ms");
+    }
 }
 
 #[test]
