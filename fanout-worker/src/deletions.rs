@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tidings_nats::{ApiError, Bus, CHATS};
 use tidings_protocol::ChatId;
 use tokio::sync::Semaphore;
 
 use crate::rounds::{Bounds, Rounds};
+use crate::together::{Together, Wanted};
 
 /// For one deletion: an election of the stream takes about as long.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -31,8 +34,24 @@ pub(crate) const ROUND: Bounds = Bounds {
 pub(crate) struct Deletions {
     bus: Bus,
     permits: Semaphore,
+    /// The requests of a round leave together.
+    together: Together<Deletion, Result<(), DeletionError>>,
     /// What is finished waits here for others.
     pub(crate) rounds: Arc<Rounds>,
+}
+
+/// An event that is to be deleted if it still may.
+struct Deletion {
+    sequence: u64,
+    may_still: Box<dyn Fn() -> bool + Send>,
+}
+
+impl std::fmt::Debug for Deletion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Deletion")
+            .field("sequence", &self.sequence)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why an event was not deleted.
@@ -44,6 +63,9 @@ pub(crate) enum DeletionError {
     /// NATS was not asked: another event may be in its place by now.
     #[error("the connection is another one")]
     Reconnected,
+    /// Not known whether NATS was asked.
+    #[error("whoever asked for several was ended")]
+    Ended,
 }
 
 impl Deletions {
@@ -51,6 +73,7 @@ impl Deletions {
         Self {
             bus,
             permits: Semaphore::new(DELETIONS_MAX),
+            together: Together::new(),
             rounds: Rounds::new(round),
         }
     }
@@ -61,7 +84,7 @@ impl Deletions {
         &self,
         sequence: u64,
         chat_id: Option<ChatId>,
-        may_still: impl Fn() -> bool,
+        may_still: impl Fn() -> bool + Send + 'static,
     ) -> Result<(), DeletionError> {
         if let Some(chat_id) = chat_id
             && may_still()
@@ -69,16 +92,34 @@ impl Deletions {
             self.rounds.next(chat_id).await;
         }
         let _permit = self.permits.acquire().await.expect("it is never closed");
-        let result = if may_still() {
-            let deleted = self.bus.delete_message(CHATS, sequence, TIMEOUT).await;
-            deleted.map_err(DeletionError::from)
-        } else {
-            Err(DeletionError::Reconnected)
+        let wanted = Deletion {
+            sequence,
+            may_still: Box::new(may_still),
         };
+        let deleted = self.together.run(wanted, async |wanted| self.ask(wanted).await);
+        let result = deleted.await.unwrap_or(Err(DeletionError::Ended));
         if result.is_err() {
             metrics::counter!("tidings_fanout_deletion_failures_total").increment(1);
         }
         result
+    }
+
+    /// Sends all requests before it waits for the first answer.
+    async fn ask(&self, wanted: Wanted<Deletion, Result<(), DeletionError>>) {
+        let mut asked: FuturesUnordered<_> = wanted
+            .into_iter()
+            .map(async |(deletion, done)| {
+                let result = if (deletion.may_still)() {
+                    let deleted = self.bus.delete_message(CHATS, deletion.sequence, TIMEOUT);
+                    deleted.await.map_err(DeletionError::from)
+                } else {
+                    Err(DeletionError::Reconnected)
+                };
+                // Where nobody waits any more, nobody is to be told.
+                let _ = done.send(result);
+            })
+            .collect();
+        while asked.next().await.is_some() {}
     }
 }
 

@@ -33,6 +33,7 @@ mod rounds;
 mod sessions;
 mod shares;
 mod standing;
+mod together;
 mod trials;
 mod tries;
 mod waits;
