@@ -23,6 +23,7 @@ pub mod outbox;
 mod postgres;
 mod process;
 mod proxy_protocol;
+mod runtime;
 mod secret;
 mod shard_permits;
 mod sockets;

@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::nats_connection::NatsConnection;
 use crate::nats_settings::NatsSettings;
 use crate::postgres;
+use crate::runtime::runtime;
 use crate::sockets;
 use crate::stop::{EXIT_CODE_AT_ONCE, StopRequests};
 use crate::tasks::Tasks;
@@ -75,7 +76,7 @@ fn block_on(
         tracing::warn!("{error:#}; it stays as it is");
     }
     install_crypto_provider();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
