@@ -67,7 +67,7 @@ impl<D> PartitionReader<D> {
     /// How long a pull of this moment waits.
     fn expires(&self, now: Instant) -> Duration {
         let passed = now.duration_since(self.began).as_nanos() % PULL_EXPIRES.as_nanos();
-        let left = PULL_EXPIRES - Duration::from_nanos(passed as u64);
+        let left = PULL_EXPIRES.saturating_sub(Duration::from_nanos(passed as u64));
         if left < PULL_EXPIRES / 4 {
             left + PULL_EXPIRES
         } else {
