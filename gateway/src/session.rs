@@ -204,15 +204,19 @@ impl Session {
 
     /// Does what is to be done, then waits for one thing to happen.
     async fn turn(&mut self) -> Result<(), End> {
-        // What is done is boxed, so that a connection which waits, as most do at any moment, holds only what waiting
-        // takes: 4 KB less each.
-        if !self.actions.is_empty() {
-            Box::pin(self.act()).await;
+        for action in std::mem::take(&mut self.actions) {
+            if let Some(sequence) = self.act(action) {
+                // Boxed, as below, so that a connection which waits, as most do at any moment, holds only what waiting takes.
+                Box::pin(self.gateway.confirmer.confirm(self.handle.shard, sequence)).await;
+            }
         }
         self.note_full_window();
         self.wire.send().await?;
         let happening = self.next().await;
-        Box::pin(self.meet(happening)).await
+        match self.meet(happening)? {
+            Some(ending) => Err(Box::pin(self.ending(ending)).await),
+            None => Ok(()),
+        }
     }
 
     /// Waits for one thing to happen, while what was written leaves.
@@ -231,14 +235,12 @@ impl Session {
         }
     }
 
-    async fn meet(&mut self, happening: Happening) -> Result<(), End> {
+    /// With what it is to end with, if it is.
+    fn meet(&mut self, happening: Happening) -> Result<Option<Ending>, End> {
         match happening {
-            Happening::Incoming(incoming) => self.incoming(incoming),
-            Happening::Mail(mail) => self.mail(mail).await,
-            Happening::Done(done) => {
-                self.done(done);
-                Ok(())
-            }
+            Happening::Incoming(incoming) => self.incoming(incoming)?,
+            Happening::Mail(mail) => return Ok(self.mail(mail)),
+            Happening::Done(done) => self.done(done),
             Happening::Read(reader, read) => {
                 self.reading = None;
                 self.reader = Some(reader);
@@ -249,45 +251,42 @@ impl Session {
                     complete: read.complete,
                 };
                 self.tell(input);
-                Ok(())
             }
-            Happening::Due => self.tick(),
+            Happening::Due => self.tick()?,
         }
+        Ok(None)
     }
 
-    /// Does what the inbox session wants.
-    async fn act(&mut self) {
-        for action in std::mem::take(&mut self.actions) {
-            match action {
-                Action::Deliver { delivery, body } => {
-                    let span = body.span(self.handle.client_id);
-                    self.wire
-                        .deliver(delivery, body, self.handle.user_id.clone(), span);
-                }
-                Action::Delete { sequence } => {
-                    self.gateway.confirmer.confirm(self.handle.shard, sequence).await;
-                }
-                Action::Confirmed { worker, event } => {
-                    CONFIRMED.increment(1);
-                    self.answer(worker, |client_id| DirectAnswer::Confirmed { event, client_id });
-                }
-                Action::Refused { worker, event } => {
-                    metrics::counter!("tidings_direct_refusals_total", "cause" => "session").increment(1);
-                    self.answer(worker, |client_id| DirectAnswer::Refused { event, client_id });
-                }
-                Action::Read(reading) => {
-                    let mut reader = self.reader.take().expect("one reading at a time");
-                    // While it catches up, mostly nothing is there; afterwards something was told.
-                    let perhaps_nothing = !self.inbox.is_live();
-                    self.reading = Some(Box::pin(async move {
-                        let read = reader.read(reading, perhaps_nothing).await;
-                        (reader, read)
-                    }));
-                }
-                Action::CaughtUp => self.wire.caught_up(),
-                Action::UnknownDelivery(delivery) => self.unknown_delivery(delivery),
+    /// Does what the inbox session wants, but for deleting an entry, which it says.
+    fn act(&mut self, action: Action<Body>) -> Option<u64> {
+        match action {
+            Action::Deliver { delivery, body } => {
+                let span = body.span(self.handle.client_id);
+                self.wire
+                    .deliver(delivery, body, self.handle.user_id.clone(), span);
             }
+            Action::Delete { sequence } => return Some(sequence),
+            Action::Confirmed { worker, event } => {
+                CONFIRMED.increment(1);
+                self.answer(worker, |client_id| DirectAnswer::Confirmed { event, client_id });
+            }
+            Action::Refused { worker, event } => {
+                metrics::counter!("tidings_direct_refusals_total", "cause" => "session").increment(1);
+                self.answer(worker, |client_id| DirectAnswer::Refused { event, client_id });
+            }
+            Action::Read(reading) => {
+                let mut reader = self.reader.take().expect("one reading at a time");
+                // While it catches up, mostly nothing is there; afterwards something was told.
+                let perhaps_nothing = !self.inbox.is_live();
+                self.reading = Some(Box::pin(async move {
+                    let read = reader.read(reading, perhaps_nothing).await;
+                    (reader, read)
+                }));
+            }
+            Action::CaughtUp => self.wire.caught_up(),
+            Action::UnknownDelivery(delivery) => self.unknown_delivery(delivery),
         }
+        None
     }
 
     fn answer(&self, worker: Uuid, answer: impl FnOnce(ClientId) -> DirectAnswer) {
@@ -351,12 +350,13 @@ impl Session {
         };
     }
 
-    async fn mail(&mut self, mail: Mail) -> Result<(), End> {
+    /// Takes everything that is there. With what the session is to end with, if it is.
+    fn mail(&mut self, mail: Mail) -> Option<Ending> {
         let mut next = Some(mail);
         while let Some(mail) = next {
             let mut stored_by = None;
             let input = match mail {
-                Mail::Close(ending) => return Err(self.ending(ending).await),
+                Mail::Close(ending) => return Some(ending),
                 Mail::Doubt => Input::Doubt,
                 Mail::FencePassed => Input::FencePassed,
                 Mail::Checked(last) => Input::Checked(last),
@@ -389,7 +389,7 @@ impl Session {
             }
             next = self.handle.mailbox.try_next();
         }
-        Ok(())
+        None
     }
 
     async fn ending(&mut self, ending: Ending) -> End {
