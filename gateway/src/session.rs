@@ -189,6 +189,8 @@ impl Session {
         for (worker, event) in self.inbox.directs().chain(unread) {
             self.answer(worker, |client_id| DirectAnswer::Refused { event, client_id });
         }
+        // What it confirmed, too, is to be known before the client is elsewhere.
+        self.gateway.live.answering.hurry();
         let Self { wire, seat, .. } = *self;
         (wire, seat)
     }
