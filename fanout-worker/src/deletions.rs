@@ -96,31 +96,31 @@ impl Deletions {
             sequence,
             may_still: Box::new(may_still),
         };
-        let deleted = self.together.run(wanted, async |wanted| self.ask(wanted).await);
+        let deleted = self.together.run(wanted, |wanted| ask(self.bus.clone(), wanted));
         let result = deleted.await.unwrap_or(Err(DeletionError::Ended));
         if result.is_err() {
             metrics::counter!("tidings_fanout_deletion_failures_total").increment(1);
         }
         result
     }
+}
 
-    /// Sends all requests before it waits for the first answer.
-    async fn ask(&self, wanted: Wanted<Deletion, Result<(), DeletionError>>) {
-        let mut asked: FuturesUnordered<_> = wanted
-            .into_iter()
-            .map(async |(deletion, done)| {
-                let result = if (deletion.may_still)() {
-                    let deleted = self.bus.delete_message(CHATS, deletion.sequence, TIMEOUT);
-                    deleted.await.map_err(DeletionError::from)
-                } else {
-                    Err(DeletionError::Reconnected)
-                };
-                // Where nobody waits any more, nobody is to be told.
-                let _ = done.send(result);
-            })
-            .collect();
-        while asked.next().await.is_some() {}
-    }
+/// Sends all requests before it waits for the first answer.
+async fn ask(bus: Bus, wanted: Wanted<Deletion, Result<(), DeletionError>>) {
+    let mut asked: FuturesUnordered<_> = wanted
+        .into_iter()
+        .map(async |(deletion, done)| {
+            let result = if (deletion.may_still)() {
+                let deleted = bus.delete_message(CHATS, deletion.sequence, TIMEOUT);
+                deleted.await.map_err(DeletionError::from)
+            } else {
+                Err(DeletionError::Reconnected)
+            };
+            // Where nobody waits any more, nobody is to be told.
+            let _ = done.send(result);
+        })
+        .collect();
+    while asked.next().await.is_some() {}
 }
 
 #[cfg(test)]

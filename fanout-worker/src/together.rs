@@ -25,9 +25,13 @@ impl<T, R> Together<T, R> {
         }
     }
 
-    /// What comes of this, once whoever came first has done it with that of the others. None if he was ended, or his `work` said
-    /// nothing of it.
-    pub(crate) async fn run(&self, wanted: T, work: impl AsyncFnOnce(Wanted<T, R>)) -> Option<R> {
+    /// What comes of this, when it is done with that of the others, by the `work` of whoever came first, in a task of its own. None
+    /// if he was ended before, or it says nothing of it. Must be polled until it ends: as long as who came first is not, the others
+    /// wait for him.
+    pub(crate) async fn run<W>(&self, wanted: T, work: impl FnOnce(Wanted<T, R>) -> W) -> Option<R>
+    where
+        W: Future<Output = ()> + Send + 'static,
+    {
         let (done, result) = oneshot::channel();
         let first = {
             let mut gathered = self.wanted.lock();
@@ -37,7 +41,8 @@ impl<T, R> Together<T, R> {
         if first {
             let gathering = Gathering(Some(&self.wanted));
             tokio::task::yield_now().await;
-            work(gathering.end()).await;
+            // It may last longer than this, which waits for its own result alone.
+            tokio::spawn(work(gathering.end()));
         }
         result.await.ok()
     }
@@ -72,8 +77,11 @@ mod tests {
 
     use super::*;
 
-    async fn squares(together: &Together<u64, u64>, number: u64, batches: &Mutex<Vec<usize>>) -> Option<u64> {
-        let work = async |wanted: Wanted<u64, u64>| {
+    type Batches = Arc<Mutex<Vec<usize>>>;
+
+    async fn squares(together: &Together<u64, u64>, number: u64, batches: &Batches) -> Option<u64> {
+        let batches = batches.clone();
+        let work = async move |wanted: Wanted<u64, u64>| {
             batches.lock().push(wanted.len());
             for (number, done) in wanted {
                 let _ = done.send(number * number);
@@ -84,7 +92,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_is_woken_at_once_is_one_batch() {
-        let (together, batches) = (Arc::new(Together::new()), Arc::new(Mutex::new(Vec::new())));
+        let (together, batches) = (Arc::new(Together::new()), Batches::default());
         let round = Arc::new(Notify::new());
         for expected in [vec![20], vec![20, 20]] {
             let mut tasks = JoinSet::new();
@@ -106,7 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_waits_for_who_was_ended() {
-        let (together, batches) = (Arc::new(Together::new()), Arc::new(Mutex::new(Vec::new())));
+        let (together, batches) = (Arc::new(Together::new()), Batches::default());
         let spawn = |number| {
             let (together, batches) = (together.clone(), batches.clone());
             tokio::spawn(async move { squares(&together, number, &batches).await })

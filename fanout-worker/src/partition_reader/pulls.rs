@@ -19,9 +19,10 @@ pub(super) const BYTES_MAX: usize = 8 * 1024 * 1024;
 pub(super) const BYTES_FREE_MIN: usize = 2 * 1024 * 1024;
 /// A pull for a handful of events costs as much as one for many.
 pub(super) const EVENTS_FREE_MIN: usize = BATCH_MAX / 4;
-/// How long a pull waits at the server, a quarter more or less: all pulls of a worker end together, so that those which nothing
-/// came for wake it and the server once, and not once for each partition. A pin is renewed by pulls only, and lasts 5 s
-/// (`priority_timeout` of `nats/definitions/fanout.json`).
+/// How long a pull waits at the server when it follows another; at any other moment between a quarter of that and a quarter
+/// more, since all pulls of a worker end together, so that those which nothing came for wake it and the server once, and not once for
+/// each partition. A pin is renewed by pulls only, and lasts 5 s (`priority_timeout` of `nats/definitions/fanout.json`): the longest
+/// pull, [`PULL_GRACE`] and a tick of the task are 4.7.
 const PULL_EXPIRES: Duration = Duration::from_secs(2);
 /// An answer that comes later than this after a pull has expired will never come.
 const PULL_GRACE: Duration = Duration::from_secs(2);
