@@ -1,5 +1,6 @@
 //! What a service's tasks run on.
 
+use std::env::VarError;
 use std::io;
 use std::num::NonZero;
 use std::thread::available_parallelism;
@@ -25,6 +26,7 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 fn threads() -> Option<usize> {
     match std::env::var(THREADS) {
         Ok(wanted) => wanted.parse().ok(),
-        Err(_) => available_parallelism().ok().map(NonZero::get),
+        Err(VarError::NotPresent) => available_parallelism().ok().map(NonZero::get),
+        Err(VarError::NotUnicode(_)) => None,
     }
 }
