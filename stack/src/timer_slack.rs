@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// For a program in Go, whose monitor thread sleeps for 20 microseconds again and again while anything goes on. With the
-/// kernel's slack of 50 microseconds that is a fifth of what nats-server takes with little to do (docs/PERFORMANCE.md). No
+/// kernel's slack of 50 microseconds that is a quarter of what nats-server takes with little to do (docs/PERFORMANCE.md). No
 /// timer of a server needs to be more exact than this, and messages do not wait for timers. That thread also finds out when a
 /// call of the system takes long, as writing to a slow disk does, and lets others go on; until then they wait as long as this.
 pub(crate) const OF_SERVERS: Duration = Duration::from_millis(10);
