@@ -1,13 +1,13 @@
 //! The one place where a service asks what time it is. Decisions get the time as a parameter.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidings_protocol::Timestamp;
 
 /// This machine's clock. Asked for twice by each delivery, so without a calendar in between.
 pub fn now() -> Timestamp {
-    let milliseconds = |since: std::time::Duration| i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-    Timestamp(match SystemTime::now().duration_since(UNIX_EPOCH) {
+    let milliseconds = |since: Duration| i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    Timestamp(match precise().duration_since(UNIX_EPOCH) {
         Ok(since) => milliseconds(since),
         Err(before) => -milliseconds(before.duration()),
     })

@@ -49,6 +49,7 @@ pub use metric::{Metric, MetricKind, describe as describe_metrics};
 pub use nats_connection::{NatsConnection, NatsState};
 pub use nats_settings::NatsSettings;
 pub use proxy_protocol::{ProxyHeaderError, ProxyProtocol};
+pub use runtime::RUNTIME_THREADS;
 pub use secret::Secret;
 pub use shard_permits::{ShardPermit, ShardPermits};
 pub use sockets::{listen, raise_files_limit};

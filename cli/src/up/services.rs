@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use tidings_nats::NatsUser;
-use tidings_service::EXIT_WITH_STDIN;
+use tidings_service::{EXIT_WITH_STDIN, RUNTIME_THREADS};
 use tidings_stack::{Orphaned, Probe, Server, Spec, half_of_the_cores};
 use url::Url;
 
@@ -15,8 +15,6 @@ use super::folder::Folder;
 use super::state::State;
 use crate::nats_users::seed_file;
 
-/// How many threads run the tasks of a service (tokio).
-const RUNTIME_THREADS: &str = "TOKIO_WORKER_THREADS";
 /// Where clients connect.
 const GATEWAY: &str = "gateway";
 

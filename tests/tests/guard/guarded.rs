@@ -1,6 +1,7 @@
 //! A system whose processes tell what they have allocated: one of each, so that it is always the same one that works.
 
 use tempfile::TempDir;
+use tidings_service::RUNTIME_THREADS;
 use tidings_tests::allocations::{ALLOCATIONS_DIR, Allocations};
 use tidings_tests::{System, SystemOptions};
 use tokio::sync::{Mutex, MutexGuard};
@@ -31,7 +32,7 @@ impl Guarded {
             settings: vec![
                 (ALLOCATIONS_DIR, path.to_owned()),
                 // As many as the bounds were measured with, whatever the machine has: fewer things go together with more.
-                ("TOKIO_WORKER_THREADS", "2".to_owned()),
+                (RUNTIME_THREADS, "2".to_owned()),
             ],
             ..SystemOptions::default()
         };
