@@ -11,7 +11,7 @@ use crate::guarded::Guarded;
 const PEOPLE: usize = 20;
 const CHATS: usize = 4;
 const IN_A_CHAT: usize = 10;
-const MESSAGES: usize = 400;
+const MESSAGES: usize = 200;
 /// After so many, everybody is told directly, and what is made once was made.
 const WARM_MESSAGES: usize = 80;
 const MESSAGE_BYTES: usize = 200;
