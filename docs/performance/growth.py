@@ -2,19 +2,22 @@
 """What a delivery costs as a system grows: clients online, people in a chat, gateways, fan-out workers.
 
     cargo build --release
-    docs/performance/growth.py measure --dir /tmp/growth     runs everything: some 8 minutes a round
+    docs/performance/growth.py measure --dir /tmp/growth     runs everything: some 10 minutes a round
     docs/performance/growth.py measure --dir /tmp/growth --axis members     only that, and keeps the rest
     docs/performance/growth.py draw                          growth.svg, and the table, from what was measured
 
 Each line of the table is a system of its own (`tidings up`), on which `tidings bench rate` runs with the same deliveries a second
-and then `tidings bench max` with as many deliveries under way. The lines follow each other in rounds, the median of which counts,
+and then `tidings bench max` with as many deliveries under way. Where there are several fan-out workers, that is after the partitions
+have been shared out, which takes 20 s from the first messages on. The lines follow each other in rounds, the median of which counts,
 so that a machine that gets slower changes all of them. What was measured stands in `growth.json` beside this file.
 """
 
 import argparse
 import json
 import statistics
+import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import system
@@ -29,6 +32,9 @@ SEATS_PER_CLIENT = 3
 DELIVERIES_S = 3_600
 # Until nearly everybody has got something, and every chat has been written to: the first of each costs more.
 WARMUP_S_PER_CLIENT = 0.0025
+# A worker gives away what it has too much of after eight seconds, whoever takes most of that has too much again.
+SHARE_OUT_S = 3
+SHARE_OUT_RUNS_MAX = 20
 # Of `max`: 256 messages in chats of ten.
 DELIVERIES_UNDER_WAY = 2_304
 
@@ -67,13 +73,13 @@ def shape_of(axis, value):
     return BASE | {axis: value}
 
 
-def bench(args, shape, scenario):
+def bench(args, shape, scenario, seconds):
     """One run of the load generator; its JSON."""
     others = shape["members"] - 1
     options = [
         scenario, "--dir", args.dir, "--clients", shape["clients"], "--members", shape["members"],
         "--chats", shape["clients"] * SEATS_PER_CLIENT // shape["members"],
-        "--seconds", args.seconds, "--warmup", max(3, shape["clients"] * WARMUP_S_PER_CLIENT), "--patience", "60",
+        "--seconds", seconds, "--warmup", max(3, shape["clients"] * WARMUP_S_PER_CLIENT), "--patience", "60",
     ]
     if scenario == "rate":
         options += ["--rate", DELIVERIES_S // others]
@@ -103,11 +109,32 @@ def figures(result):
     }
 
 
+def partitions_of_each(up):
+    """How many each fan-out worker holds."""
+    for process in up["processes"]:
+        if process["name"].startswith("fanout-worker"):
+            with urllib.request.urlopen(f"{process['admin']}/metrics") as answer:
+                lines = answer.read().decode().splitlines()
+            yield sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("tidings_fanout_partitions"))
+
+
+def share_out(args, shape, up):
+    """Until each worker has its share of the partitions. That takes messages: a worker holds one once it is delivered something of it."""
+    for _ in range(SHARE_OUT_RUNS_MAX):
+        held = list(partitions_of_each(up))
+        if min(held) > 0 and max(held) - min(held) <= 1:
+            return
+        bench(args, shape, "rate", SHARE_OUT_S)
+    sys.exit(f"the workers hold {held} partitions, and do not share them out")
+
+
 def one_system(args, shape):
     """Starts a system, measures it, stops it."""
     services = ("--gateways", str(shape["gateways"]), "--fanout-workers", str(shape["workers"]))
-    with system.running(args, "--inbox-durables", "off", *services):
-        return {scenario: figures(bench(args, shape, scenario)) for scenario in ("rate", "max")}
+    with system.running(args, "--inbox-durables", "off", *services) as (up, _):
+        if shape["workers"] > 1:
+            share_out(args, shape, up)
+        return {scenario: figures(bench(args, shape, scenario, args.seconds)) for scenario in ("rate", "max")}
 
 
 def measure(args):
