@@ -182,7 +182,7 @@ def picture(rows):
     bar, gap, height, top = 34, 40, 200, 90
     width = 60 + sum(len(values) * bar + gap for values in AXES.values())
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{2 * (height + top) + 60}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{2 * (height + top) + 80}" font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
     ]
     for panel, (scenario, title) in enumerate((("rate", f"{DELIVERIES_S:,} deliveries/s"), ("max", "as much as possible"))):
@@ -206,7 +206,7 @@ def picture(rows):
             words = TITLES[axis].replace("gateways and fan-out workers", "both")
             out.append(f'<text x="{middle:.0f}" y="{base + 32}" text-anchor="middle" font-size="11">{words}</text>')
             x += gap
-    x, y = 40, 2 * (height + top) + 45
+    x, y = 40, 2 * (height + top) + 62
     for _, colour, name in PARTS:
         out.append(f'<rect x="{x}" y="{y - 10}" width="12" height="12" fill="{colour}"/><text x="{x + 18}" y="{y}">{name}</text>')
         x += 140
