@@ -4,6 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use async_nats::Subscriber;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -39,102 +40,86 @@ async fn unpin(bus: &Bus) {
     ask(bus, &format!("CONSUMER.UNPIN.{CHATS}.{consumer}"), &group).await;
 }
 
-/// Asks the consumer for messages with this pin, and hears so many; returns the pin. `in_all` is what the consumer
-/// has from its beginning: who is not pinned any more (the consumer's leader has changed, or 5 s have passed) cannot
-/// know who has heard what, resets it and hears all. While nobody answers for it, as where it was just made, this
-/// asks again.
-async fn pull(bus: &Bus, mut pin: Option<String>, mut count: u64, in_all: u64) -> String {
-    let began = Instant::now();
-    'ask: loop {
-        let inbox = bus.client().new_inbox();
-        let mut replies = bus
-            .client()
-            .subscribe(inbox.clone())
-            .await
-            .expect("a subscription");
-        let pull = Pull {
-            batch: 1_000,
-            expires: PATIENCE.as_nanos() as u64,
-            group: Some(FANOUT_GROUP),
-            id: pin.as_deref(),
-            ..Pull::default()
-        };
-        let subject = Pull::subject(CHATS, &fanout_consumer(PARTITION));
-        bus.client()
-            .publish_with_reply(subject, inbox, pull.encode())
-            .await
-            .expect("it is sent");
-        while count > 0 {
-            let next = tokio::time::timeout(PATIENCE, replies.next()).await;
-            let message = next.expect("it comes in time").expect("a message");
-            if let Some(status) = ConsumerStatus::of(&message) {
-                assert!(
-                    began.elapsed() < PATIENCE,
-                    "{status:?}, {count} of {in_all} are missing"
-                );
-                match status {
-                    ConsumerStatus::NoResponders | ConsumerStatus::Ended => {
-                        tokio::time::sleep(Duration::from_millis(50)).await;
-                    }
-                    ConsumerStatus::NotPinned => {
-                        (pin, count) = (None, in_all);
-                        unpin(bus).await;
-                        let reset = format!("CONSUMER.RESET.{CHATS}.{}", fanout_consumer(PARTITION));
-                        ask(bus, &reset, &json!({ "seq": 1 })).await;
-                    }
-                    other => panic!("{other:?}, {count} of {in_all} are missing"),
-                }
-                continue 'ask;
-            }
-            let named = message
-                .headers
-                .as_ref()
-                .and_then(|headers| headers.get("Nats-Pin-Id"));
-            pin = Some(named.expect("a delivery of who is pinned").to_string());
-            count -= 1;
+/// The consumer begins with the first event again.
+async fn reset(bus: &Bus) {
+    let consumer = fanout_consumer(PARTITION);
+    ask(
+        bus,
+        &format!("CONSUMER.RESET.{CHATS}.{consumer}"),
+        &json!({ "seq": 1 }),
+    )
+    .await;
+}
+
+/// Sends the pull so often, and gives where it is answered.
+async fn send(bus: &Bus, pull: &Pull<'_>, times: usize) -> Subscriber {
+    let client = bus.client();
+    let inbox = client.new_inbox();
+    let answers = client.subscribe(inbox.clone()).await.expect("a subscription");
+    let subject = Pull::subject(CHATS, &fanout_consumer(PARTITION));
+    for _ in 0..times {
+        let sent = client.publish_with_reply(subject.clone(), inbox.clone(), pull.encode());
+        sent.await.expect("it is sent");
+    }
+    answers
+}
+
+/// Asks the consumer for messages with this pin, and hears so many; returns the pin. Or the status with which the pull
+/// has ended before.
+async fn hear(bus: &Bus, pin: Option<&str>, count: u64) -> Result<String, ConsumerStatus> {
+    let pull = Pull {
+        batch: 1_000,
+        expires: PATIENCE.as_nanos() as u64,
+        group: Some(FANOUT_GROUP),
+        id: pin,
+        ..Pull::default()
+    };
+    let mut answers = send(bus, &pull, 1).await;
+    let mut pin = String::new();
+    for _ in 0..count {
+        let next = tokio::time::timeout(PATIENCE, answers.next()).await;
+        let message = next.expect("it comes in time").expect("a message");
+        if let Some(status) = ConsumerStatus::of(&message) {
+            return Err(status);
         }
-        return pin.expect("something was heard");
+        let named = message
+            .headers
+            .as_ref()
+            .and_then(|headers| headers.get("Nats-Pin-Id"));
+        pin = named.expect("a delivery of who is pinned").to_string();
+    }
+    Ok(pin)
+}
+
+/// As [`hear`]. Where nobody answers for the consumer, as when it was just made, its leader changes, or the pin is lost (to
+/// that, or after 5 s), nobody knows who has heard what: it is reset, and this hears `in_all`, which is what it has from its
+/// beginning.
+async fn pull(bus: &Bus, pin: Option<&str>, count: u64, in_all: u64) -> String {
+    let began = Instant::now();
+    let mut heard = hear(bus, pin, count).await;
+    loop {
+        match heard {
+            Ok(pin) => return pin,
+            Err(ConsumerStatus::NoResponders | ConsumerStatus::Ended | ConsumerStatus::NotPinned)
+                if began.elapsed() < PATIENCE => {}
+            Err(status) => panic!("{status:?}"),
+        }
+        unpin(bus).await;
+        reset(bus).await;
+        heard = hear(bus, None, in_all).await;
     }
 }
 
 /// Somebody else who would like to be pinned asks while the consumer is reset.
 async fn reset_beside_another(bus: &Bus) {
-    let consumer = fanout_consumer(PARTITION);
-    let waiting = bus.client().new_inbox();
-    let subscription = bus
-        .client()
-        .subscribe(waiting.clone())
-        .await
-        .expect("a subscription");
     let ask_too = Pull {
         batch: 1,
         expires: Duration::from_secs(3).as_nanos() as u64,
         group: Some(FANOUT_GROUP),
         ..Pull::default()
     };
-    let answered = bus.client().new_inbox();
-    let mut answers = bus
-        .client()
-        .subscribe(answered.clone())
-        .await
-        .expect("a subscription");
-    let reset = format!("$JS.API.CONSUMER.RESET.{CHATS}.{consumer}");
-    let sent = bus
-        .client()
-        .publish_with_reply(reset, answered, r#"{"seq":1}"#.into());
-    sent.await.expect("it is sent");
-    for _ in 0..20 {
-        let subject = Pull::subject(CHATS, &consumer);
-        let sent = bus
-            .client()
-            .publish_with_reply(subject, waiting.clone(), ask_too.encode());
-        sent.await.expect("it is sent");
-    }
-    let answer = tokio::time::timeout(PATIENCE, answers.next()).await;
-    let answer = answer.expect("in time").expect("an answer");
-    let said: Value = serde_json::from_slice(&answer.payload).expect("JSON");
-    assert!(said.get("error").is_none(), "the consumer was not reset: {said}");
-    drop(subscription);
+    // The reset is on its way first.
+    let ((), _answers) = tokio::join!(biased; reset(bus), send(bus, &ask_too, 20));
 }
 
 async fn kept(bus: &Bus) -> u64 {
@@ -174,9 +159,9 @@ async fn nothing_leaves_that_was_not_deleted() {
             publish(&bus, "chat.01.b", format!("{round} other {event}")).await;
         }
         reset_beside_another(&bus).await;
-        let pin = pull(&bus, Some(pin), before + EVENTS, before + EVENTS).await;
+        let pin = pull(&bus, Some(&pin), before + EVENTS, before + EVENTS).await;
         publish(&bus, "chat.00.a", format!("{round} last")).await;
-        pull(&bus, Some(pin), 1, before + EVENTS + 1).await;
+        pull(&bus, Some(&pin), 1, before + EVENTS + 1).await;
         // The next leader looks what its consumers are done with; a work queue's is mistaken.
         ask(&bus, &format!("STREAM.LEADER.STEPDOWN.{CHATS}"), &json!({})).await;
         publish(&bus, "chat.01.b", format!("{round} after")).await;
