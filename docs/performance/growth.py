@@ -32,7 +32,8 @@ SEATS_PER_CLIENT = 3
 DELIVERIES_S = 3_600
 # Until nearly everybody has got something, and every chat has been written to: the first of each costs more.
 WARMUP_S_PER_CLIENT = 0.0025
-# A worker gives away what it has too much of after eight seconds, whoever takes most of that has too much again.
+# Runs until the partitions are shared out, and how many at most: a worker gives away what it has too much of after eight seconds,
+# and whoever takes most of that has too much again.
 SHARE_OUT_S = 3
 SHARE_OUT_RUNS_MAX = 20
 # Of `max`: 256 messages in chats of ten.
